@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * bufpool.h - recycle I/O buffers instead of allocating them
+ *
+ * A pool hands out buffers of a few fixed sizes, the size classes, from memory
+ * that it takes once, when it is created:
+ *
+ *     bufpool_t *pool = bufpool_create(NULL);
+ *     bufpool_buf_t *buf = bufpool_checkout(pool, 3000);
+ *     buf->len = read(fd, buf->data, buf->capacity);
+ *     ...
+ *     bufpool_return(buf);
+ *     bufpool_destroy(pool);
+ *
+ * Ownership. A bufpool_buf_t has exactly one owner, who got it from a checkout
+ * and gives it up with bufpool_return().  Ownership may pass between threads
+ * by any means that orders memory (a queue, a mutex, a pipe).
+ *
+ * Thread-safety. Every function may be called by any thread at any time, with
+ * these exceptions: one buffer has one owner at a time; and when
+ * bufpool_destroy() is called, and from then on, no thread may be in or enter
+ * another call that names the pool.  Calls that name a buffer
+ * (bufpool_return()) remain welcome during and after the destroy.  No call
+ * waits for another thread, whatever instruction that thread is stopped at
+ * (fallbacks to the heap are as good as the malloc behind them); none is
+ * async-signal-safe.
+ *
+ * Errors. A function that returns a pointer returns NULL and sets errno; one
+ * that returns int returns 0, or -1 and sets errno.  errno is left alone on
+ * success, and by every function that returns void.  Unless said otherwise:
+ *
+ *     EINVAL     a bad argument; a NULL pool where one is needed
+ *     EOVERFLOW  a size above PTRDIFF_MAX; tested before all else
+ *     ENOMEM     no memory
+ *     ENOBUFS    no buffer, and the heap is not allowed or its limit reached
+ *     ENOSYS     not in this version
+ *
+ * Misuse that has no error to return (returning a buffer twice, a handle that
+ * is none of ours, len above capacity) prints one line that begins "bufpool: "
+ * on stderr and aborts.
+ */
+#ifndef BUFPOOL_H
+#define BUFPOOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <time.h>
+
+#include <bufpool/classes.h>
+#include <bufpool/version.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------ types */
+
+/* A pool. */
+typedef struct bufpool bufpool_t;
+
+/*
+ * A buffer: writable, with a single owner.  data and len are laid out as a
+ * struct iovec.  data is aligned to 4096 bytes at least.
+ */
+typedef struct bufpool_buf {
+	void *data;      /* the bytes; read only member */
+	size_t len;      /* bytes in use; starts as the size that was asked
+	                    for, the owner may set it to 0..capacity */
+	size_t capacity; /* bytes there are: the class size, or the exact
+	                    request above the largest class; read only member */
+} bufpool_buf_t;
+
+/* A frozen buffer: immutable, reference-counted, held by any thread. */
+typedef struct bufpool_frozen bufpool_frozen_t;
+
+/* A view into a frozen buffer, which holds one reference to it. */
+typedef struct {
+	const void *data;
+	size_t len;
+	bufpool_frozen_t *owner;
+} bufpool_slice_t;
+
+/* ---------------------------------------------------------- configuration */
+
+/* What is erased when a buffer goes home (bufpool_return()). */
+enum bufpool_wipe {
+	BUFPOOL_WIPE_ALL,  /* the whole capacity */
+	BUFPOOL_WIPE_USED, /* [0, len), as len stands then: the owner vouches
+	                      that nothing behind it was written */
+	BUFPOOL_WIPE_NONE  /* nothing: the next owner sees the old bytes */
+};
+
+/* What a checkout does when no buffer of its class is idle. */
+enum bufpool_exhausted {
+	BUFPOOL_HEAP, /* take one from the heap, within heap_limit */
+	BUFPOOL_FAIL  /* NULL with ENOBUFS; never the heap, neither for classes
+	                 that are not pooled nor above the largest class */
+};
+
+#define BUFPOOL_CACHE_AUTO SIZE_MAX /* bounded in bytes, small beside count */
+
+#define BUFPOOL_NUMA_ANY (-1)   /* wherever the system puts it */
+#define BUFPOOL_NUMA_LOCAL (-2) /* memory on every node with CPUs; a thread is
+                                   served from its own */
+
+/* Flags, to be or'ed. */
+#define BUFPOOL_NUMA_STRICT 0x01u /* create fails rather than place elsewhere */
+#define BUFPOOL_HUGEPAGES 0x02u   /* use huge pages if there are any */
+#define BUFPOOL_LOCKED 0x04u      /* mlock; create fails if refused */
+#define BUFPOOL_DONTDUMP 0x08u    /* keep buffers out of core dumps */
+#define BUFPOOL_DONTFORK 0x10u    /* keep buffers out of fork's children */
+
+/* A piece of memory that buffers of one class lie in. */
+typedef struct bufpool_region {
+	void *base;
+	size_t len;       /* bytes */
+	unsigned index;   /* 0.. within the pool */
+	int size_class;   /* BUFPOOL_CLASS_* */
+	int numa_node;    /* OS index; -1 where it spans nodes or is unknown */
+	size_t page_size; /* bytes */
+	void *cookie;     /* what region_attach returned */
+} bufpool_region_t;
+
+#define BUFPOOL_ATTACH_FAILED ((void *) -1)
+
+/*
+ * How to build a pool.  Always start from BUFPOOL_CONFIG_INIT, which holds the
+ * defaults and the size of the structure the program was compiled with.
+ */
+typedef struct bufpool_config {
+	size_t size; /* sizeof this structure, set by BUFPOOL_CONFIG_INIT */
+
+	/* Buffers to preallocate per class, at most BUFPOOL_MAX_COUNT; 0: the
+	   class is not pooled, and served as when it is exhausted. */
+	size_t count[BUFPOOL_CLASSES];
+
+	/* Most buffers of that class one thread may cache; 0: no cache.  The
+	   library may cache fewer: what a class can cache at the most is
+	   fixed when it is built (gen/classes.def). */
+	size_t cache[BUFPOOL_CLASSES];
+
+	int numa_node;                    /* BUFPOOL_NUMA_* or an OS index */
+	enum bufpool_wipe wipe;           /* default BUFPOOL_WIPE_ALL */
+	enum bufpool_exhausted exhausted; /* default BUFPOOL_HEAP */
+	size_t heap_limit;                /* most bytes (capacities) of live heap
+	                                     buffers, oversize ones included;
+	                                     0: no limit */
+	unsigned flags;                   /* default 0 */
+
+	/* Called once for each region, after it is placed and populated, and
+	   before it goes: register it with a NIC, a GPU, an io_uring.
+	   region_attach reports failure by returning BUFPOOL_ATTACH_FAILED
+	   with errno set; create then fails with that errno. */
+	void *(*region_attach)(void *arg, const bufpool_region_t *region);
+	void (*region_detach)(void *arg, const bufpool_region_t *region,
+	                      void *cookie);
+	void *region_arg;
+} bufpool_config_t;
+
+#define BUFPOOL_CONFIG_INIT                                                  \
+	{                                                                    \
+		sizeof(bufpool_config_t), BUFPOOL_COUNT_INIT,                \
+			BUFPOOL_CACHE_INIT, BUFPOOL_NUMA_ANY,                \
+			BUFPOOL_WIPE_ALL, BUFPOOL_HEAP, 0, 0, NULL, NULL,    \
+			NULL                                                 \
+	}
+
+#define BUFPOOL_MAX_COUNT ((size_t) 0xfffffe) /* buffers of a class in a pool */
+
+/* ----------------------------------------------------------------- pools */
+
+/*
+ * Build a pool; NULL means the defaults.  All memory is taken, placed and
+ * touched here and none later.  There may be thousands of pools.
+ *
+ * EINVAL  size is not what BUFPOOL_CONFIG_INIT set (so an all-zero config is
+ *         refused), unknown flags, an enum value out of range, a count above
+ *         BUFPOOL_MAX_COUNT
+ * ENOMEM  the memory cannot be had
+ * ENOSYS  not in this version: numa_node, flags and region_attach other than
+ *         their defaults
+ */
+bufpool_t *bufpool_create(const bufpool_config_t *config);
+
+/*
+ * Let go of a pool.  Buffers that are out stay valid and are returned as ever;
+ * the memory goes when the last one comes home, and at once if none is out,
+ * also while other threads live that hold some in their caches.  Never waits.
+ * NULL is fine.
+ */
+void bufpool_destroy(bufpool_t *pool);
+
+/* --------------------------------------------------------------- checkout */
+
+/*
+ * Take a buffer of at least size bytes: the size is rounded up to its class,
+ * above the largest class it is taken as it is, from the heap.  size 0 gives
+ * the smallest class with len 0.  Every byte of the capacity is zero, unless
+ * the pool was built with BUFPOOL_WIPE_NONE.  Never blocks.
+ *
+ * ENOBUFS  exhausted, under BUFPOOL_FAIL or with heap_limit reached
+ * ENOMEM   exhausted, and the heap as well
+ */
+bufpool_buf_t *bufpool_checkout(bufpool_t *pool, size_t size);
+
+/* The same, zero over the whole capacity under every wipe mode. */
+bufpool_buf_t *bufpool_checkout_zeroed(bufpool_t *pool, size_t size);
+
+/*
+ * The same, with data aligned to alignment, a power of two (else EINVAL).  The
+ * pool serves what the class gives by itself, the heap the rest.
+ */
+bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
+                                        size_t alignment);
+
+/* Pool memory or ENOBUFS; never the heap, whatever `exhausted` says. */
+bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size);
+
+/*
+ * Like try, but sleeps until some thread returns a buffer or the (relative)
+ * timeout is over: ETIMEDOUT.  NULL waits for ever.
+ * Not in this version: ENOSYS.
+ */
+bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
+                                     const struct timespec *timeout);
+
+/*
+ * Take n buffers.  Returns how many it got, in bufs[0..]; fewer than n only
+ * where a single checkout would fail, and errno then says why.
+ */
+size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
+                             bufpool_buf_t **bufs, size_t n);
+
+/*
+ * <bufpool/classes.h> declares a checkout for each class, for when it is known
+ * at compile time: bufpool_checkout_4k(pool) and so on; len is the capacity.
+ */
+
+/* ----------------------------------------------------------------- return */
+
+/*
+ * Give a buffer up.  It is erased as the pool's wipe mode says and sent home.
+ * From any thread, in any thread-exit destructor too, and also after the
+ * pool's destroy.  NULL is fine, in a bulk as well.
+ */
+void bufpool_return(bufpool_buf_t *buf);
+void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n);
+
+/*
+ * Send home what the calling thread has cached of a pool; NULL: of all pools.
+ * A thread that exits does it by itself.
+ */
+void bufpool_thread_flush(bufpool_t *pool);
+
+/* ----------------------------------------------------------------- frozen */
+
+/*
+ * Not in this version: those that return a value return NULL, 0 or a zeroed
+ * slice with ENOSYS, the others do nothing.
+ */
+bufpool_frozen_t *bufpool_freeze(bufpool_buf_t *buf);
+bufpool_frozen_t *bufpool_frozen_ref(bufpool_frozen_t *f);
+void bufpool_frozen_unref(bufpool_frozen_t *f);
+const void *bufpool_frozen_data(const bufpool_frozen_t *f);
+size_t bufpool_frozen_len(const bufpool_frozen_t *f);
+bufpool_buf_t *bufpool_thaw(bufpool_frozen_t *f);
+bufpool_slice_t bufpool_slice(bufpool_frozen_t *f, size_t offset, size_t len);
+void bufpool_slice_release(bufpool_slice_t *slice);
+
+/* ----------------------------------------------------------------- memory */
+
+/*
+ * Not in this version: trim and regions return 0, buf_region and buf_node -1,
+ * each with ENOSYS.
+ */
+size_t bufpool_trim(bufpool_t *pool);
+size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out,
+                       size_t max);
+int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
+                       size_t *offset);
+int bufpool_buf_node(const bufpool_buf_t *buf);
+
+/* ------------------------------------------------------------- statistics */
+
+/*
+ * All figures are counts of buffers, or bytes where the name says so.  Read
+ * while others work, they are each right but not all of the same instant.  At
+ * rest, in each class, checked_out + idle == total.
+ */
+typedef struct {
+	uint64_t total;          /* buffers preallocated */
+	uint64_t idle;           /* not checked out */
+	uint64_t cached;         /* the part of idle that is in thread caches */
+	uint64_t cache_hits;     /* checkouts served by the thread's cache */
+	uint64_t depot_hits;     /* ... by the shared depot */
+	uint64_t stolen;         /* ... from another thread's cache */
+	uint64_t heap_fallbacks; /* ... by the heap */
+	uint64_t checked_out;    /* pool buffers that are out */
+	uint64_t remote_hits;    /* served from a node that is not the thread's */
+} bufpool_class_stats_t;
+
+typedef struct {
+	uint64_t hits;             /* checkouts served from pool memory */
+	uint64_t misses;           /* checkouts served by the heap */
+	uint64_t oversize;         /* those of them above the largest class */
+	uint64_t checked_out;      /* buffers out, from the heap too */
+	uint64_t peak_checked_out; /* never under the truth; over it by at most
+	                              the number of cached buffers */
+	uint64_t bytes_checked_out;      /* bytes asked for, of buffers out */
+	uint64_t peak_bytes_checked_out; /* never under the truth; over it by
+	                                    at most the capacity of cached
+	                                    buffers and of those taken out of
+	                                    a cache since it was last refilled
+	                                    or spilled */
+	uint64_t heap_bytes;             /* capacities of live heap buffers */
+	bufpool_class_stats_t per_class[BUFPOOL_CLASSES];
+} bufpool_stats_t;
+
+/* Read the statistics; stops nobody. All zero for a NULL pool. */
+void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out);
+
+enum bufpool_format {
+	BUFPOOL_TEXT,      /* a table for people */
+	BUFPOOL_JSON,      /* one object; keys are the field names */
+	BUFPOOL_PROMETHEUS /* the text exposition format */
+};
+
+/* Print the statistics; a failed write is -1 with its errno. */
+int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
+                        enum bufpool_format format);
+
+/* "0.1.0": the library at run time, where BUFPOOL_VERSION is the header's. */
+const char *bufpool_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* BUFPOOL_H */

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: MIT */
+/* cache.c - thread caches: who has which, stealing, flush, thread exit */
+#include "cache.h"
+
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Stands where a thread has used no pool yet; no pool has id 0. */
+static struct cache nobody;
+
+__thread struct thread bufpool_thread = {.cache = &nobody};
+
+/* ------------------------------------------------------ asymmetric fence */
+
+static int membarrier(int command)
+{
+	return (int) syscall(SYS_membarrier, command, 0, 0);
+}
+
+bool barrier_init(void)
+{
+	return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+}
+
+/* The thief's side of owner_fence(): false if it cannot be had any more. */
+static bool thief_fence(bool fenced)
+{
+	ck_pr_fence_memory();
+	return fenced || membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0;
+}
+
+/* -------------------------------------------------------------- magazine */
+
+uint64_t magazine_count(const struct magazine *m)
+{
+	uint64_t t = ck_pr_load_64(&m->top);
+	uint64_t b = ck_pr_load_64(&m->bottom);
+
+	return (int64_t) (b - t) > 0 ? b - t : 0;
+}
+
+void magazine_make_room(struct magazine *m, unsigned depth)
+{
+	ck_pr_store_64(&m->room, ck_pr_load_64(&m->top) + depth);
+}
+
+/* Take from the contested end, below bottom and limit, as b says. */
+static struct buf *take_top(struct magazine *m, uint64_t b)
+{
+	uint64_t t = ck_pr_load_64(&m->top);
+	struct buf *d;
+
+	do {
+		if ((int64_t) (b - t) <= 0)
+			return NULL;
+		/* If the slot was written anew meanwhile, top has moved. */
+		d = ck_pr_load_ptr(&m->slot[SLOT(t)]);
+		ck_pr_fence_load_atomic();
+	} while (!ck_pr_cas_64_value(&m->top, t, t + 1, &t));
+	ck_pr_fence_acquire();
+	return d;
+}
+
+struct buf *magazine_take_contested(struct magazine *m)
+{
+	return take_top(m, m->bottom);
+}
+
+/* The owner takes up to n, the ones put last first; 0 if there is none. */
+static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
+                          bool fenced)
+{
+	for (;;) {
+		uint64_t count = magazine_count(m);
+		uint64_t b, limit;
+		unsigned got = 0;
+
+		if (n > count)
+			n = (unsigned) count;
+		if (n == 0)
+			return 0;
+		b = m->bottom - n;
+		ck_pr_store_64(&m->bottom, b);
+		owner_fence(fenced);
+		limit = ck_pr_load_64(&m->limit);
+		if (b >= limit) {
+			for (; got < n; got++)
+				out[got] = m->slot[SLOT(b + n - 1 - got)];
+			return got;
+		}
+		b += n;
+		ck_pr_store_64(&m->bottom, b);
+		/* The contested part only: top must not pass limit. */
+		if (b > limit)
+			b = limit;
+		while (got < n && (out[got] = take_top(m, b)) != NULL)
+			got++;
+		if (got > 0)
+			return got;
+	}
+}
+
+/*
+ * The pool is being destroyed, and its caches are taken or have been: nobody
+ * will look here again.  What is still here is ours to count as home.
+ */
+void magazine_put_contested(struct magazine *m)
+{
+	struct buf *d;
+
+	if (ck_pr_load_64(&m->limit) != LIMIT_REVOKED)
+		return;
+	while ((d = take_top(m, m->bottom)) != NULL)
+		pool_settle(d->pool, 1);
+}
+
+/* Take half of what another thread has cached, up to n. */
+static unsigned magazine_steal(struct magazine *m, struct buf **out,
+                               unsigned n, bool fenced)
+{
+	for (;;) {
+		uint64_t t = ck_pr_load_64(&m->top);
+		uint64_t limit, count;
+		unsigned want;
+
+		ck_pr_fence_load(); /* limit is never below a top seen before */
+		limit = ck_pr_load_64(&m->limit);
+		count = magazine_count(m);
+		if (count == 0)
+			return 0;
+		want = (count + 1) / 2 < n ? (unsigned) (count + 1) / 2 : n;
+		if (limit < t + want &&
+		    !ck_pr_cas_64(&m->limit, limit, t + want))
+			continue;
+		if (!thief_fence(fenced))
+			return 0;
+
+		/* From here on the owner takes nothing below t + want but as
+		   we do; what it took before is not below its bottom now. */
+		count = ck_pr_load_64(&m->bottom) - t;
+		ck_pr_fence_acquire();
+		if ((int64_t) count <= 0)
+			continue;
+		if (want > count)
+			want = (unsigned) count;
+		for (unsigned i = 0; i < want; i++)
+			out[i] = ck_pr_load_ptr(&m->slot[SLOT(t + i)]);
+		ck_pr_fence_load_atomic();
+		if (ck_pr_cas_64(&m->top, t, t + want)) {
+			ck_pr_fence_acquire();
+			return want;
+		}
+		/* Somebody was faster: look again. */
+	}
+}
+
+/* ----------------------------------------------------------------- cache */
+
+unsigned cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
+                     struct buf **out, unsigned n)
+{
+	struct cache *c = ck_pr_load_ptr(&pool->caches);
+	unsigned got = 0;
+
+	for (; c != NULL && got == 0; c = c->next)
+		if (c != thief)
+			got = magazine_steal(&c->magazine[k], out, n,
+			                     pool->fenced);
+	return got;
+}
+
+uint64_t cache_stamp(const bufpool_t *pool, unsigned k)
+{
+	const struct cache *c = ck_pr_load_ptr(&pool->caches);
+	uint64_t stamp = 0;
+
+	for (; c != NULL; c = c->next) {
+		const struct magazine *m = &c->magazine[k];
+
+		stamp += ck_pr_load_64(&m->returns) + ck_pr_load_64(&m->top);
+	}
+	return stamp;
+}
+
+void cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
+{
+	uint64_t bytes = c->asked;
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		bytes += magazine_count(&c->magazine[k]) * class_size[k];
+	if (bytes != c->charged)
+		gauge_add(&pool->bytes, bytes - c->charged);
+	c->charged = bytes;
+	if (bufs != 0)
+		gauge_add(&pool->bufs, bufs);
+}
+
+unsigned cache_spill(struct cache *c, unsigned k, unsigned n)
+{
+	struct buf *bufs[MAGAZINE_SLOTS];
+	unsigned got = take_many(&c->magazine[k], bufs, n, c->fenced);
+	bufpool_t *pool;
+
+	if (got == 0)
+		return 0;
+	/* The pool is there as long as we have a buffer of it. */
+	pool = bufs[0]->pool;
+	cache_charge(pool, c, -(uint64_t) got);
+	if (!depot_give(&pool->depot[k], c->shard, bufs, got))
+		pool_settle(pool, got);
+	return got;
+}
+
+static void cache_flush(struct cache *c)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		while (cache_spill(c, k, MAGAZINE_SLOTS) > 0)
+			;
+}
+
+void cache_unref(struct cache *c)
+{
+	/* What the others did to it before what we do: free it. */
+	ck_pr_fence_release();
+	if (ck_pr_faa_uint(&c->refs, -1u) == 1) {
+		ck_pr_fence_acquire();
+		free(c);
+	}
+}
+
+static void cache_revoke(struct cache *c)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		ck_pr_store_64(&c->magazine[k].limit, LIMIT_REVOKED);
+	ck_pr_store_uint(&c->dead, 1);
+}
+
+uint64_t cache_revoke_all(bufpool_t *pool)
+{
+	struct cache *caches = ck_pr_load_ptr(&pool->caches);
+	uint64_t found = 0;
+
+	for (struct cache *c = caches; c != NULL; c = c->next)
+		cache_revoke(c);
+	/* Every put from here on sees that; those before, we see.  Without
+	   that (membarrier refused since the pool was created) the owners
+	   bring their buffers home themselves: on their next return to the
+	   pool, when they exit or first use another pool. */
+	if (!thief_fence(pool->fenced))
+		return 0;
+	for (struct cache *c = caches; c != NULL; c = c->next)
+		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+			struct magazine *m = &c->magazine[k];
+
+			while (take_top(m, ck_pr_load_64(&m->bottom)) != NULL)
+				found++;
+		}
+	return found;
+}
+
+/* ------------------------------------------------- a thread's caches */
+
+static pthread_key_t key;
+static bool have_key;
+
+/* The thread has no more use for a cache; its statistics stay. */
+static void cache_disown(struct cache *c)
+{
+	if (bufpool_thread.cache == c)
+		bufpool_thread.cache = &nobody;
+	cache_flush(c);
+	/* All of our writes, before another thread can adopt it. */
+	ck_pr_fence_release();
+	ck_pr_store_uint(&c->owned, 0);
+	cache_unref(c);
+}
+
+/*
+ * The thread exits.  Destructors of others may run after this one and return
+ * buffers; as no destructor of ours is sure to follow them, the thread goes
+ * without caches from here on.
+ */
+static void thread_exit(void *arg)
+{
+	struct thread *self = arg;
+	int saved = errno;
+
+	self->exited = true;
+	for (unsigned i = 0; i < self->slots; i++)
+		if (self->table[i] != NULL)
+			cache_disown(self->table[i]);
+	free(self->table);
+	self->table = NULL;
+	self->slots = 0;
+	errno = saved;
+}
+
+/* When the library is loaded: a pthread_once() could be stopped inside. */
+__attribute__((constructor)) static void key_init(void)
+{
+	have_key = pthread_key_create(&key, thread_exit) == 0;
+}
+
+static void table_put(struct cache **table, unsigned slots, struct cache *c)
+{
+	unsigned i = (unsigned) c->pool_id & (slots - 1);
+
+	while (table[i] != NULL)
+		i = (i + 1) & (slots - 1);
+	table[i] = c;
+}
+
+/*
+ * Enter a cache in this thread's table, and leave out those of pools that are
+ * gone.  A new table each time: a thread meets a pool for the first time once.
+ */
+static bool table_add(struct cache *added)
+{
+	struct thread *self = &bufpool_thread;
+	struct cache **old = self->table, **table;
+	unsigned old_slots = self->slots;
+	unsigned live = 1, slots = 4;
+
+	for (unsigned i = 0; i < old_slots; i++)
+		live += old[i] != NULL && !ck_pr_load_uint(&old[i]->dead);
+	while (slots < 2 * live)
+		slots *= 2;
+	table = calloc(slots, sizeof(struct cache *));
+	if (table == NULL)
+		return false;
+	table_put(table, slots, added);
+	self->table = table;
+	self->slots = slots;
+	for (unsigned i = 0; i < old_slots; i++) {
+		if (old[i] == NULL)
+			continue;
+		/* May have died since we counted: there is room for it. */
+		if (ck_pr_load_uint(&old[i]->dead))
+			cache_disown(old[i]);
+		else
+			table_put(table, slots, old[i]);
+	}
+	free(old);
+	return true;
+}
+
+static struct cache *cache_adopt(bufpool_t *pool)
+{
+	struct cache *c = ck_pr_load_ptr(&pool->caches);
+
+	for (; c != NULL; c = c->next) {
+		if (ck_pr_load_uint(&c->owned) == 0 &&
+		    ck_pr_cas_uint(&c->owned, 0, 1)) {
+			/* Its last owner's writes before ours. */
+			ck_pr_fence_acquire();
+			ck_pr_inc_uint(&c->refs);
+			return c;
+		}
+	}
+	return NULL;
+}
+
+static struct cache *cache_new(bufpool_t *pool)
+{
+	struct cache *c, *first;
+	void *mem;
+
+	if (posix_memalign(&mem, CK_MD_CACHELINE, sizeof(*c)) != 0)
+		return NULL;
+	c = memset(mem, 0, sizeof(*c));
+	c->pool_id = pool->id;
+	c->fenced = pool->fenced;
+	c->shard = ck_pr_faa_uint(&pool->next_shard, 1);
+	c->refs = 2;
+	c->owned = 1;
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		struct magazine *m = &c->magazine[k];
+
+		m->bottom = m->top = m->limit = INDEX_START;
+		magazine_make_room(m, pool->depth[k]);
+	}
+	first = ck_pr_load_ptr(&pool->caches);
+	do {
+		c->next = first;
+		ck_pr_fence_release();
+	} while (!ck_pr_cas_ptr_value(&pool->caches, first, c, &first));
+	/* Either destroy finds it in the list, or we find out here: destroy
+	   writes closing, then reads the list. */
+	ck_pr_fence_memory();
+	if (ck_pr_load_uint(&pool->closing))
+		cache_revoke(c);
+	return c;
+}
+
+static struct cache *cache_enrol(bufpool_t *pool)
+{
+	struct cache *c;
+	int saved = errno;
+
+	if (!have_key || bufpool_thread.exited ||
+	    ck_pr_load_uint(&pool->closing))
+		return NULL;
+	c = cache_adopt(pool);
+	if (c == NULL)
+		c = cache_new(pool);
+	if (c != NULL && (pthread_setspecific(key, &bufpool_thread) != 0 ||
+	                  !table_add(c))) {
+		cache_disown(c);
+		c = NULL;
+	}
+	errno = saved;
+	return c;
+}
+
+/* The thread's cache of the pool, if it has one. */
+static struct cache *table_get(const bufpool_t *pool)
+{
+	const struct thread *self = &bufpool_thread;
+	unsigned i = (unsigned) pool->id;
+
+	if (self->slots == 0)
+		return NULL;
+	while (self->table[i &= self->slots - 1] != NULL) {
+		if (self->table[i]->pool_id == pool->id)
+			return self->table[i];
+		i++;
+	}
+	return NULL;
+}
+
+struct cache *cache_find(bufpool_t *pool)
+{
+	struct cache *c = table_get(pool);
+
+	if (c == NULL)
+		c = cache_enrol(pool);
+	if (c != NULL)
+		bufpool_thread.cache = c;
+	return c;
+}
+
+void bufpool_thread_flush(bufpool_t *pool)
+{
+	const struct thread *self = &bufpool_thread;
+	int saved = errno;
+
+	for (unsigned i = 0; i < self->slots; i++) {
+		struct cache *c = self->table[i];
+
+		if (c != NULL && (pool == NULL || c->pool_id == pool->id))
+			cache_flush(c);
+	}
+	errno = saved;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+#include "depot.h"
+
+#include "cache.h"
+#include "pool.h"
+#include "stack.h"
+
+static uint32_t *next_of(const void *ctx, uint32_t number)
+{
+	const struct depot *depot = ctx;
+
+	return &depot->next[number];
+}
+
+static uint32_t number_of(const struct depot *depot, const struct buf *d)
+{
+	return (uint32_t) (d - depot->bufs);
+}
+
+void depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
+                uint32_t total, unsigned shards)
+{
+	depot->bufs = bufs;
+	depot->next = next;
+	depot->shards = shards;
+	for (unsigned i = 0; i < DEPOT_SHARDS; i++)
+		depot->shard[i].head = STACK_NIL;
+	for (uint32_t i = 0; i < total; i++)
+		next[i] = i + 1 < total ? i + 1 : STACK_NIL;
+	if (total > 0)
+		depot->shard[0].head = 0;
+}
+
+unsigned depot_take(struct depot *depot, unsigned shard, struct buf **out,
+                    unsigned n)
+{
+	uint32_t number[MAGAZINE_SLOTS];
+	unsigned got = 0;
+
+	if (n > MAGAZINE_SLOTS)
+		n = MAGAZINE_SLOTS;
+	for (unsigned i = 0; i < depot->shards && got == 0; i++)
+		got = stack_pop(
+			&depot->shard[(shard + i) & (depot->shards - 1)].head,
+			next_of, depot, number, n);
+	for (unsigned i = 0; i < got; i++)
+		out[i] = &depot->bufs[number[i]];
+	return got;
+}
+
+bool depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
+                unsigned n)
+{
+	for (unsigned i = 0; i + 1 < n; i++)
+		ck_pr_store_32(&depot->next[number_of(depot, bufs[i])],
+		               number_of(depot, bufs[i + 1]));
+	return stack_push(&depot->shard[shard & (depot->shards - 1)].head,
+	                  number_of(depot, bufs[0]),
+	                  &depot->next[number_of(depot, bufs[n - 1])]);
+}
+
+uint64_t depot_close(struct depot *depot)
+{
+	uint64_t in = 0;
+
+	for (unsigned i = 0; i < depot->shards; i++) {
+		uint32_t at = stack_close(&depot->shard[i].head);
+
+		for (; at < STACK_CLOSED; at = depot->next[at])
+			in++;
+	}
+	return in;
+}
+
+uint64_t depot_stamp(const struct depot *depot)
+{
+	uint64_t stamp = 0;
+
+	for (unsigned i = 0; i < depot->shards; i++)
+		stamp += ck_pr_load_64(&depot->shard[i].head);
+	return stamp;
+}

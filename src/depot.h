@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * depot.h - the shared level: the idle buffers of a class that no thread
+ * caches.
+ *
+ * A few stacks, the shards, each on a cache line of its own.  A thread gives
+ * to its own shard and takes from it first, then from the others; so threads
+ * on different CPUs rarely meet on a line.  Stacks, not rings: the buffer that
+ * came home last is still in some cache.
+ *
+ * All calls are non-blocking, from any thread (see stack.h for the argument).
+ */
+#ifndef DEPOT_H
+#define DEPOT_H
+
+#include <ck_md.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct buf;
+
+#define DEPOT_SHARDS 8 /* at most */
+
+struct depot {
+	struct buf *bufs; /* all descriptors of the class; its index is a
+	                     buffer's number */
+	uint32_t *next;   /* the links, apart: so that a batch passes through
+	                     without touching a descriptor */
+	unsigned shards;  /* in use, a power of two */
+	struct depot_shard {
+		uint64_t head;
+		char pad[CK_MD_CACHELINE - sizeof(uint64_t)];
+	} shard[DEPOT_SHARDS] __attribute__((aligned(CK_MD_CACHELINE)));
+};
+
+/* Start with all of bufs[0..total), next[0..total) in. */
+void depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
+                uint32_t total, unsigned shards);
+
+/* Take up to n buffers, the warmest first; returns how many. */
+unsigned depot_take(struct depot *depot, unsigned shard, struct buf **out,
+                    unsigned n);
+
+/*
+ * Give n > 0 buffers, the warmest first, in one step.  Once they can be seen
+ * the depot is not touched again: by then another thread may have freed it.
+ * False, and nothing is given, if the depot is closed.
+ */
+bool depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
+                unsigned n);
+
+/* Refuse what is given from now on; returns how many buffers were in. */
+uint64_t depot_close(struct depot *depot);
+
+/* A number that changes with every take and give. */
+uint64_t depot_stamp(const struct depot *depot);
+
+#endif

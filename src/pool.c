@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: MIT */
+/* pool.c - create, destroy, and what the fast paths leave over */
+#include "pool.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cache.h"
+#include "stack.h"
+#include "track.h"
+
+/* ---------------------------------------------------------------- create */
+
+/* What a program that knows only the first version of the struct passes. */
+#define CONFIG_FIRST_SIZE \
+	(offsetof(bufpool_config_t, region_arg) + sizeof(void *))
+
+#define FLAGS_KNOWN                                                   \
+	(BUFPOOL_NUMA_STRICT | BUFPOOL_HUGEPAGES | BUFPOOL_LOCKED |   \
+	 BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK)
+
+static bool is_zero(const char *p, size_t n)
+{
+	while (n > 0 && *p == 0)
+		p++, n--;
+	return n == 0;
+}
+
+/*
+ * Take over a configuration of any version: what an older one lacks keeps its
+ * default, what a newer one has more must be unused, that is zero.
+ */
+static bool config_read(bufpool_config_t *cfg, const bufpool_config_t *in)
+{
+	size_t size = in->size;
+
+	if (size < CONFIG_FIRST_SIZE || size > PAGE)
+		return false;
+	if (size > sizeof(*cfg)) {
+		if (!is_zero((const char *) in + sizeof(*cfg),
+		             size - sizeof(*cfg)))
+			return false;
+		size = sizeof(*cfg);
+	}
+	memcpy(cfg, in, size);
+	return true;
+}
+
+/* 0, or the errno that create fails with. */
+static int config_check(const bufpool_config_t *cfg)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		if (cfg->count[k] > BUFPOOL_MAX_COUNT)
+			return EINVAL;
+	if ((unsigned) cfg->wipe > BUFPOOL_WIPE_NONE ||
+	    (unsigned) cfg->exhausted > BUFPOOL_FAIL ||
+	    cfg->numa_node < BUFPOOL_NUMA_LOCAL ||
+	    (cfg->flags & ~FLAGS_KNOWN) != 0)
+		return EINVAL;
+	if (cfg->numa_node != BUFPOOL_NUMA_ANY || cfg->flags != 0 ||
+	    cfg->region_attach != NULL || cfg->region_detach != NULL)
+		return ENOSYS;
+	return 0;
+}
+
+static size_t min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* As many buffers as fit the class's cache, and at most a quarter of all. */
+static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k)
+{
+	size_t most = cfg->cache[k];
+
+	if (most == BUFPOOL_CACHE_AUTO)
+		most = (cfg->count[k] + 3) / 4;
+	return (unsigned) min_size(most, class_cache[k]);
+}
+
+/* What every buffer of a class is aligned to in a region aligned to it. */
+static size_t class_alignment(size_t size)
+{
+	const size_t huge_page = 2 * 1024 * 1024;
+
+	return min_size(size & -size, huge_page);
+}
+
+/* A power of two, at most DEPOT_SHARDS and about one per CPU. */
+static unsigned shard_count(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned shards = 1;
+
+	while (shards < DEPOT_SHARDS && shards < cpus)
+		shards *= 2;
+	return shards;
+}
+
+static uint64_t new_id(void)
+{
+	static uint64_t last;
+
+	return ck_pr_faa_64(&last, 1) + 1;
+}
+
+static void pool_free(bufpool_t *pool)
+{
+	struct cache *next;
+
+	for (struct cache *c = pool->caches; c != NULL; c = next) {
+		next = c->next;
+		cache_unref(c);
+	}
+	heap_release(pool);
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		if (pool->region[k] != NULL) {
+			TRACK_OUT(pool->region[k],
+			          pool->total[k] * class_size[k]);
+			region_unmap(pool->region[k],
+			             pool->total[k] * class_size[k]);
+		}
+	region_unmap(pool, pool->meta_len);
+}
+
+/* Map the payloads of class k, and describe them in bufs and next. */
+static bool class_init(bufpool_t *pool, unsigned k, struct buf *bufs,
+                       uint32_t *next)
+{
+	size_t size = class_size[k];
+	uint32_t total = pool->total[k];
+	char *base = NULL;
+
+	if (total > 0) {
+		base = region_map(total * size, class_alignment(size));
+		if (base == NULL)
+			return false;
+	}
+	pool->region[k] = base;
+	for (uint32_t i = 0; i < total; i++) {
+		struct buf *d = &bufs[i];
+
+		d->pub.data = d->base = base + i * size;
+		d->pub.capacity = size;
+		d->pool = pool;
+		buf_set_state(d, STATE_HOME + k);
+	}
+	TRACK_IDLE(base, total * size);
+	depot_init(&pool->depot[k], bufs, next, total, pool->shards);
+	return true;
+}
+
+/*
+ * One mapping holds the pool, then all descriptors, then all links.  Sizes do
+ * not overflow: counts are under 2^24, and so is the number of classes.
+ */
+static bufpool_t *pool_map(const bufpool_config_t *cfg, size_t total)
+{
+	size_t len = sizeof(struct bufpool) +
+	             total * (sizeof(struct buf) + sizeof(uint32_t));
+	bufpool_t *pool = region_map(len, PAGE);
+
+	if (pool == NULL)
+		return NULL;
+	pool->meta_len = len;
+	pool->id = new_id();
+	pool->wipe = cfg->wipe;
+	pool->exhausted = cfg->exhausted;
+	pool->heap_limit = cfg->heap_limit;
+	pool->shards = shard_count();
+	pool->fenced = !barrier_init();
+	pool->left = total + 1;
+	pool->heap.free = STACK_NIL;
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		pool->total[k] = (uint32_t) cfg->count[k];
+		pool->depth[k] = cache_depth(cfg, k);
+	}
+	return pool;
+}
+
+static bufpool_t *pool_build(const bufpool_config_t *cfg)
+{
+	bufpool_t *pool;
+	struct buf *bufs;
+	uint32_t *next;
+	size_t total = 0, done = 0;
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		total += cfg->count[k];
+	pool = pool_map(cfg, total);
+	if (pool == NULL)
+		return NULL;
+	bufs = (struct buf *) (pool + 1);
+	next = (uint32_t *) (bufs + total);
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		if (!class_init(pool, k, bufs + done, next + done)) {
+			pool_free(pool);
+			return NULL;
+		}
+		done += pool->total[k];
+	}
+	return pool;
+}
+
+bufpool_t *bufpool_create(const bufpool_config_t *config)
+{
+	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
+	bufpool_t *pool;
+	int saved = errno;
+	int error = 0;
+
+	if (config != NULL && !config_read(&cfg, config))
+		error = EINVAL;
+	if (error == 0)
+		error = config_check(&cfg);
+	if (error != 0) {
+		errno = error;
+		return NULL;
+	}
+	pool = pool_build(&cfg);
+	errno = pool != NULL ? saved : ENOMEM;
+	return pool;
+}
+
+/* --------------------------------------------------------------- destroy */
+
+void pool_settle(bufpool_t *pool, uint64_t n)
+{
+	int saved = errno;
+
+	/* What was done to the buffers, before the last one frees them. */
+	ck_pr_fence_release();
+	if (ck_pr_faa_64(&pool->left, -n) != n)
+		return;
+	ck_pr_fence_acquire();
+	pool_free(pool);
+	errno = saved;
+}
+
+void bufpool_destroy(bufpool_t *pool)
+{
+	uint64_t found;
+	int saved = errno;
+
+	if (pool == NULL)
+		return;
+	ck_pr_store_uint(&pool->closing, 1);
+	/* Before the list of caches is read: see cache_new(). */
+	ck_pr_fence_memory();
+	found = cache_revoke_all(pool);
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		found += depot_close(&pool->depot[k]);
+	pool_settle(pool, found + 1);
+	errno = saved;
+}
+
+/* -------------------------------------------------------------- checkout */
+
+/*
+ * Take an idle buffer that is not in the thread's own cache, and some more
+ * for the cache: from the depot, else from other caches.  Says no only if
+ * none was idle anywhere while it looked: what may have moved from a place
+ * not yet looked at to one already seen has changed the stamp.
+ */
+static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
+{
+	struct depot *depot = &pool->depot[k];
+	struct buf *got[MAGAZINE_SLOTS + 1];
+	unsigned batch = c != NULL ? pool->depth[k] / 2 + 1 : 1;
+	unsigned n;
+	bool stolen;
+	uint64_t stamp, *served;
+
+	do {
+		stamp = depot_stamp(depot) + cache_stamp(pool, k);
+		ck_pr_fence_load(); /* the stamp before what it guards */
+		n = depot_take(depot, c != NULL ? c->shard : 0, got, batch);
+		stolen = n == 0;
+		if (stolen)
+			n = cache_steal(pool, c, k, got, batch);
+		ck_pr_fence_load();
+	} while (n == 0 &&
+	         stamp != depot_stamp(depot) + cache_stamp(pool, k));
+	if (n == 0)
+		return NULL;
+	if (c == NULL) {
+		ck_pr_inc_64(stolen ? &pool->counts[k].stolen
+		                    : &pool->counts[k].depot_hits);
+		gauge_add(&pool->bufs, stolen ? 0 : 1);
+		return got[0];
+	}
+	served = stolen ? &c->magazine[k].stolen : &c->magazine[k].depot_hits;
+	owner_set(served, *served + 1);
+	magazine_make_room(&c->magazine[k], pool->depth[k]);
+	for (unsigned i = n - 1; i > 0; i--)
+		magazine_put(&c->magazine[k], got[i], c->fenced);
+	/* Stolen ones were out of the depot before. */
+	cache_charge(pool, c, stolen ? 0 : n);
+	return got[0];
+}
+
+/* Take an idle buffer from the thread's own cache. */
+static struct buf *take_cached(struct cache *c, unsigned k)
+{
+	struct magazine *m = &c->magazine[k];
+	struct buf *d = magazine_take(m, c->fenced);
+
+	if (d == NULL)
+		d = magazine_take_contested(m);
+	if (d != NULL)
+		owner_set(&m->hits, m->hits + 1);
+	return d;
+}
+
+/* Pool memory of class k for len bytes, or NULL; leaves errno alone. */
+static struct buf *take_slow(bufpool_t *pool, unsigned k, size_t len)
+{
+	struct cache *c;
+	struct buf *d = NULL;
+	int saved = errno;
+
+	if (pool->total[k] == 0)
+		return NULL;
+	c = cache_find(pool);
+	if (c != NULL)
+		d = take_cached(c, k);
+	if (d == NULL)
+		d = take_shared(pool, c, k);
+	errno = saved;
+	if (d == NULL)
+		return NULL;
+	if (c != NULL) {
+		owner_set(&c->asked, c->asked + len);
+		if (!cache_covers(c, c->asked))
+			cache_charge(pool, c, 0);
+	} else {
+		ck_pr_add_64(&pool->asked, len);
+		gauge_add(&pool->bytes, len);
+	}
+	check_home(d, k);
+	d->pub.len = len;
+	d->asked = len;
+	TRACK_OUT(d->base, class_size[k]);
+	buf_set_state(d, STATE_OUT + k);
+	return d;
+}
+
+static bufpool_buf_t *fail(int error)
+{
+	errno = error;
+	return NULL;
+}
+
+/* The class that serves size, or BUFPOOL_CLASSES. */
+static unsigned class_of(size_t size)
+{
+	unsigned k = 0;
+
+	while (k < BUFPOOL_CLASSES && class_size[k] < size)
+		k++;
+	return k;
+}
+
+/* The heap, if `exhausted` allows. */
+static bufpool_buf_t *from_heap(bufpool_t *pool, unsigned k, size_t size,
+                                size_t alignment)
+{
+	if (pool->exhausted == BUFPOOL_FAIL)
+		return fail(ENOBUFS);
+	return heap_checkout(pool, k, size, alignment > PAGE ? alignment : PAGE);
+}
+
+bufpool_buf_t *checkout_slow(bufpool_t *pool, unsigned k, size_t len)
+{
+	struct buf *d = take_slow(pool, k, len);
+
+	return d != NULL ? &d->pub : from_heap(pool, k, len, PAGE);
+}
+
+/* What is wrong with these arguments; 0 if nothing is. */
+static int check_request(const bufpool_t *pool, size_t size)
+{
+	return size > PTRDIFF_MAX ? EOVERFLOW : pool == NULL ? EINVAL : 0;
+}
+
+bufpool_buf_t *checkout_other(bufpool_t *pool, size_t size)
+{
+	int error = check_request(pool, size);
+
+	if (error != 0)
+		return fail(error);
+	return from_heap(pool, BUFPOOL_CLASSES, size, PAGE);
+}
+
+bufpool_buf_t *bufpool_checkout_zeroed(bufpool_t *pool, size_t size)
+{
+	bufpool_buf_t *buf = bufpool_checkout(pool, size);
+
+	/* Under the other modes it came in erased. */
+	if (buf != NULL && pool->wipe == BUFPOOL_WIPE_NONE)
+		memset(buf->data, 0, buf->capacity);
+	return buf;
+}
+
+bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
+                                        size_t alignment)
+{
+	int error = check_request(pool, size);
+	unsigned k = class_of(size);
+	struct buf *d = NULL;
+
+	if (error == 0 && (alignment == 0 || (alignment & (alignment - 1)) != 0))
+		error = EINVAL;
+	if (error != 0)
+		return fail(error);
+	if (k < BUFPOOL_CLASSES && alignment <= class_alignment(class_size[k]))
+		d = take_slow(pool, k, size);
+	return d != NULL ? &d->pub : from_heap(pool, k, size, alignment);
+}
+
+bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
+{
+	int error = check_request(pool, size);
+	unsigned k = class_of(size);
+	struct buf *d = NULL;
+
+	if (error != 0)
+		return fail(error);
+	if (k < BUFPOOL_CLASSES)
+		d = take_slow(pool, k, size);
+	return d != NULL ? &d->pub : fail(ENOBUFS);
+}
+
+bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
+                                     const struct timespec *timeout)
+{
+	int error = check_request(pool, size);
+
+	(void) timeout;
+	return fail(error != 0 ? error : ENOSYS);
+}
+
+size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
+                             bufpool_buf_t **bufs, size_t n)
+{
+	int error = check_request(pool, size);
+	size_t got = 0;
+
+	if (error == 0 && bufs == NULL && n > 0)
+		error = EINVAL;
+	if (error != 0) {
+		errno = error;
+		return 0;
+	}
+	while (got < n && (bufs[got] = bufpool_checkout(pool, size)) != NULL)
+		got++;
+	return got;
+}
+
+/* ---------------------------------------------------------------- return */
+
+/*
+ * The magazine may be full: see what thieves have left, else send half of it
+ * to the depot.  The pool stays as long as we have d.
+ */
+void return_full(struct cache *c, struct buf *d, unsigned k)
+{
+	bufpool_t *pool = d->pool;
+	struct magazine *m = &c->magazine[k];
+	unsigned depth = pool->depth[k];
+
+	magazine_make_room(m, depth);
+	if (depth > 0) {
+		if (magazine_put(m, d, c->fenced))
+			return;
+		cache_spill(c, k, (depth + 1) / 2);
+		if (magazine_put(m, d, c->fenced))
+			return;
+	}
+	cache_charge(pool, c, -1);
+	if (!depot_give(&pool->depot[k], c->shard, &d, 1))
+		pool_settle(pool, 1);
+}
+
+void return_slow(struct buf *d, unsigned k)
+{
+	bufpool_t *pool = d->pool;
+	struct cache *c = cache_find(pool);
+
+	if (c != NULL) {
+		struct magazine *m = &c->magazine[k];
+
+		owner_set(&m->returns, m->returns + 1);
+		owner_set(&c->asked, c->asked - d->asked);
+		if (!magazine_put(m, d, c->fenced))
+			return_full(c, d, k);
+		return;
+	}
+	ck_pr_inc_64(&pool->counts[k].returns);
+	ck_pr_add_64(&pool->asked, -d->asked);
+	gauge_add(&pool->bytes, -d->asked);
+	gauge_add(&pool->bufs, -1);
+	if (!depot_give(&pool->depot[k], 0, &d, 1))
+		pool_settle(pool, 1);
+}
+
+void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n)
+{
+	if (bufs == NULL)
+		return;
+	for (size_t i = 0; i < n; i++)
+		bufpool_return(bufs[i]);
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool.h - what a pool is made of
+ *
+ *     thread ── thread cache   cache.h   a LIFO magazine per class, the
+ *                  │                     owner's alone: plain loads and stores
+ *               depot          depot.h   per class: lock-free, shared
+ *                  │
+ *               regions        region.c  the payloads, mapped per class
+ *                  │ exhausted
+ *               heap           heap.c    malloc, within a budget
+ */
+#ifndef POOL_H
+#define POOL_H
+
+/* The public names are the only ones that the shared library shows. */
+#pragma GCC visibility push(default)
+#include <bufpool.h>
+#pragma GCC visibility pop
+
+#include <ck_cc.h>
+#include <ck_md.h>
+#include <ck_pr.h>
+#include <stdbool.h>
+
+#include "class-table.h"
+#include "depot.h"
+
+struct cache;
+
+#define PAGE 4096 /* what payloads are aligned to at least */
+
+/*
+ * What a descriptor is doing, in a word that also serves as a magic number:
+ * out in class k is STATE_OUT + k.  It is stored with the descriptor's address
+ * added, so that neither chance nor a copy makes a handle of ours.
+ */
+#define STATE_HOME 0x6c7a3100u               /* + class: idle */
+#define STATE_OUT 0x6c7a3200u                /* + class: has an owner */
+#define STATE_OUT_HEAP (STATE_OUT + 0x80u)   /* likewise, from the heap */
+#define STATE_HOME_HEAP (STATE_HOME + 0x80u) /* a heap descriptor, free */
+
+/*
+ * A descriptor: what a handle points to, one cache line, apart from the
+ * payload, which an overrun thus cannot reach from.  Written by the buffer's
+ * owner only.
+ */
+struct buf {
+	bufpool_buf_t pub;   /* the owner's part; first, so that a handle is
+	                        its descriptor */
+	struct bufpool *pool; /* home */
+	void *base;           /* what pub.data was, and must be on return */
+	size_t asked;         /* the size of the request */
+	uint32_t state;       /* see buf_state() */
+	uint32_t link;        /* heap descriptors: see heap.c */
+} __attribute__((aligned(64)));
+
+_Static_assert(sizeof(struct buf) == 64, "a descriptor is one cache line");
+
+static inline uint32_t buf_state(const struct buf *d)
+{
+	return d->state - (uint32_t) (uintptr_t) d;
+}
+
+static inline void buf_set_state(struct buf *d, uint32_t state)
+{
+	d->state = state + (uint32_t) (uintptr_t) d;
+}
+
+/* Statistics that threads without a cache share; by atomic adds. */
+struct shared_counts {
+	uint64_t depot_hits;
+	uint64_t stolen;
+	uint64_t returns;
+};
+
+/* A quantity and the most it has been. */
+struct gauge {
+	uint64_t now;
+	uint64_t peak;
+};
+
+/* The buffers that the heap stands in for; see heap.c. */
+#define HEAP_CHUNKS 18
+struct heap {
+	uint64_t free;                  /* a stack of free descriptors */
+	struct buf *chunk[HEAP_CHUNKS]; /* all descriptors */
+	uint64_t out;                   /* live buffers */
+	uint64_t bytes;                 /* their capacities */
+	uint64_t asked;                 /* what they were asked for */
+	uint64_t served[BUFPOOL_CLASSES + 1]; /* checkouts, oversize last */
+};
+
+struct bufpool {
+	/* Read by every call, written by none. */
+	uint64_t id; /* no two pools of a process ever share one */
+	enum bufpool_wipe wipe;
+	enum bufpool_exhausted exhausted;
+	size_t heap_limit;
+	unsigned shards;                     /* of each depot */
+	bool fenced;                         /* no membarrier: see cache.h */
+	uint32_t total[BUFPOOL_CLASSES];     /* buffers */
+	unsigned depth[BUFPOOL_CLASSES];     /* of a thread's magazine */
+	void *region[BUFPOOL_CLASSES];       /* the payloads */
+	size_t meta_len;                     /* of the mapping this lies in */
+
+	/* Written when a thread first comes. */
+	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
+	unsigned next_shard;
+	unsigned closing;
+
+	/* Written at the depot's pace, not at the cache's. */
+	struct gauge bufs __attribute__((aligned(CK_MD_CACHELINE)));
+	struct gauge bytes;
+	uint64_t asked; /* bytes asked for by threads without a cache */
+	/* What keeps the memory: 1 until the pool is destroyed, 1 for each live
+	   heap buffer, 1 for each pool buffer that is not home.  Until destroy
+	   counts, no pool buffer is: so only the heap writes here. */
+	uint64_t left;
+	struct shared_counts counts[BUFPOOL_CLASSES];
+	struct heap heap;
+
+	struct depot depot[BUFPOOL_CLASSES];
+};
+
+/* Change a gauge by delta, modulo 2^64, and keep its peak. */
+void gauge_add(struct gauge *gauge, uint64_t delta);
+
+/*
+ * What the fast paths of checkout.c leave over.
+ *
+ * checkout_slow: a checkout of class k, in full.
+ * checkout_other: above the largest class, or an error.
+ * return_slow: send home a buffer that is erased and marked STATE_HOME.
+ * return_full: the same, into a cache whose magazine may be full.
+ */
+bufpool_buf_t *checkout_slow(bufpool_t *pool, unsigned k, size_t len);
+bufpool_buf_t *checkout_other(bufpool_t *pool, size_t size);
+void return_slow(struct buf *d, unsigned k);
+void return_full(struct cache *c, struct buf *d, unsigned k);
+
+/* n buffers, or destroy itself, are done with a pool; the last one frees it. */
+void pool_settle(bufpool_t *pool, uint64_t n);
+
+/* region.c: zeroed, populated memory, aligned to a power of two; or NULL. */
+void *region_map(size_t len, size_t alignment);
+void region_unmap(void *base, size_t len);
+
+/*
+ * heap.c: a buffer of class k, or of exactly size bytes where k is
+ * BUFPOOL_CLASSES; NULL and errno if the budget or the memory is used up.
+ */
+bufpool_buf_t *heap_checkout(bufpool_t *pool, unsigned k, size_t size,
+                             size_t alignment);
+void heap_return(struct buf *d);
+void heap_release(bufpool_t *pool); /* with its pool */
+
+/*
+ * misuse.c: one line that names the public call and the reason, then abort.
+ * The second finds the reason in the state, the third in the owner's part.
+ */
+_Noreturn void misuse(const char *call, const void *handle,
+                           const char *reason);
+_Noreturn void misuse_handle(const char *call, const struct buf *d);
+_Noreturn void misuse_owner(const char *call, const struct buf *d,
+                            size_t capacity);
+
+/* An idle buffer of class k, and nobody else's. */
+static inline void check_home(const struct buf *d, unsigned k)
+{
+	if (CK_CC_UNLIKELY(buf_state(d) != STATE_HOME + k))
+		misuse("bufpool_checkout", d,
+		       "an idle buffer has an owner: returned twice at once");
+}
+
+/* What an owner must not have changed when its buffer comes in. */
+static inline void check_owner(const char *call, const struct buf *d,
+                               size_t capacity)
+{
+	if (CK_CC_UNLIKELY((d->pub.len > capacity) | (d->pub.data != d->base) |
+	                   (d->pub.capacity != capacity)))
+		misuse_owner(call, d, capacity);
+}
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/* stats.c - add the counters up, and print them */
+#include "cache.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+void gauge_add(struct gauge *gauge, uint64_t delta)
+{
+	uint64_t now = ck_pr_faa_64(&gauge->now, delta) + delta;
+	uint64_t peak = ck_pr_load_64(&gauge->peak);
+
+	/* A decrease is a negative number modulo 2^64. */
+	while ((int64_t) delta > 0 && peak < now &&
+	       !ck_pr_cas_64_value(&gauge->peak, peak, now, &peak))
+		;
+}
+
+/* Read while others count, a difference may come out just below zero. */
+static uint64_t at_least_zero(uint64_t n)
+{
+	return (int64_t) n < 0 ? 0 : n;
+}
+
+static void class_stats(const bufpool_t *pool, unsigned k,
+                        bufpool_class_stats_t *out)
+{
+	const struct shared_counts *shared = &pool->counts[k];
+	/* Returns are read first: who returned has checked out before, so
+	   that the difference is not below zero but by reordering. */
+	uint64_t returns = ck_pr_load_64(&shared->returns);
+	const struct cache *c;
+
+	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next)
+		returns += ck_pr_load_64(&c->magazine[k].returns);
+	out->total = pool->total[k];
+	out->depot_hits = ck_pr_load_64(&shared->depot_hits);
+	out->stolen = ck_pr_load_64(&shared->stolen);
+	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next) {
+		const struct magazine *m = &c->magazine[k];
+
+		out->cache_hits += ck_pr_load_64(&m->hits);
+		out->depot_hits += ck_pr_load_64(&m->depot_hits);
+		out->stolen += ck_pr_load_64(&m->stolen);
+		out->cached += magazine_count(m);
+	}
+	out->heap_fallbacks = ck_pr_load_64(&pool->heap.served[k]);
+	out->checked_out = at_least_zero(out->cache_hits + out->depot_hits +
+	                                 out->stolen - returns);
+	if (out->checked_out > out->total)
+		out->checked_out = out->total;
+	out->idle = out->total - out->checked_out;
+	if (out->cached > out->idle)
+		out->cached = out->idle;
+}
+
+void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out)
+{
+	const struct cache *c;
+	uint64_t asked;
+
+	if (out == NULL)
+		return;
+	memset(out, 0, sizeof(*out));
+	if (pool == NULL)
+		return;
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		bufpool_class_stats_t *class = &out->per_class[k];
+
+		class_stats(pool, k, class);
+		out->hits += class->cache_hits + class->depot_hits +
+		             class->stolen;
+		out->misses += class->heap_fallbacks;
+		out->checked_out += class->checked_out;
+	}
+	out->oversize = ck_pr_load_64(&pool->heap.served[BUFPOOL_CLASSES]);
+	out->misses += out->oversize;
+	out->heap_bytes = ck_pr_load_64(&pool->heap.bytes);
+	out->checked_out += ck_pr_load_64(&pool->heap.out);
+	asked = ck_pr_load_64(&pool->asked) + ck_pr_load_64(&pool->heap.asked);
+	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next)
+		asked += ck_pr_load_64(&c->asked);
+	out->bytes_checked_out = at_least_zero(asked);
+	out->peak_checked_out = ck_pr_load_64(&pool->bufs.peak);
+	out->peak_bytes_checked_out = ck_pr_load_64(&pool->bytes.peak);
+}
+
+/* -------------------------------------------------------------- printing */
+
+/* One table for all formats; the order is that of the structures. */
+struct field {
+	const char *name;
+	size_t offset;
+	bool counts; /* only ever grows: a counter to Prometheus */
+	const char *help;
+};
+
+#define TOTAL(name, counts, help) \
+	{ #name, offsetof(bufpool_stats_t, name), counts, help }
+#define CLASS(name, counts, help) \
+	{ #name, offsetof(bufpool_class_stats_t, name), counts, help }
+
+static const struct field totals[] = {
+	TOTAL(hits, true, "Checkouts served from pool memory."),
+	TOTAL(misses, true, "Checkouts served by the heap."),
+	TOTAL(oversize, true, "Misses above the largest class."),
+	TOTAL(checked_out, false, "Buffers out, from the heap too."),
+	TOTAL(peak_checked_out, false, "Most buffers out at a time."),
+	TOTAL(bytes_checked_out, false, "Bytes asked for, of buffers out."),
+	TOTAL(peak_bytes_checked_out, false, "Most bytes asked for at a time."),
+	TOTAL(heap_bytes, false, "Capacities of live heap buffers."),
+};
+
+static const struct field class_fields[] = {
+	CLASS(total, false, "Buffers preallocated."),
+	CLASS(idle, false, "Buffers not checked out."),
+	CLASS(cached, false, "Idle buffers in thread caches."),
+	CLASS(cache_hits, true, "Checkouts served by the thread's cache."),
+	CLASS(depot_hits, true, "Checkouts served by the depot."),
+	CLASS(stolen, true, "Checkouts served from another thread's cache."),
+	CLASS(heap_fallbacks, true, "Checkouts served by the heap."),
+	CLASS(checked_out, false, "Pool buffers that are out."),
+	CLASS(remote_hits, true, "Checkouts served from another NUMA node."),
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static uint64_t value(const void *stats, const struct field *f)
+{
+	uint64_t v;
+
+	memcpy(&v, (const char *) stats + f->offset, sizeof(v));
+	return v;
+}
+
+static void print_text(const bufpool_stats_t *s, FILE *stream)
+{
+	for (size_t i = 0; i < COUNT(totals); i++)
+		fprintf(stream, "%-23s %20" PRIu64 "\n", totals[i].name,
+		        value(s, &totals[i]));
+	fprintf(stream, "\n%-16s", "class");
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		fprintf(stream, " %12s", class_name[k]);
+	for (size_t i = 0; i < COUNT(class_fields); i++) {
+		fprintf(stream, "\n%-16s", class_fields[i].name);
+		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+			fprintf(stream, " %12" PRIu64,
+			        value(&s->per_class[k], &class_fields[i]));
+	}
+	fputc('\n', stream);
+}
+
+static void print_json_fields(const void *stats, const struct field *f,
+                              size_t n, FILE *stream)
+{
+	for (size_t i = 0; i < n; i++)
+		fprintf(stream, "%s\"%s\": %" PRIu64, i > 0 ? ", " : "",
+		        f[i].name, value(stats, &f[i]));
+}
+
+static void print_json(const bufpool_stats_t *s, FILE *stream)
+{
+	fputc('{', stream);
+	print_json_fields(s, totals, COUNT(totals), stream);
+	fputs(", \"per_class\": [", stream);
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		fputs(k > 0 ? ",\n  {" : "\n  {", stream);
+		print_json_fields(&s->per_class[k], class_fields,
+		                  COUNT(class_fields), stream);
+		fputc('}', stream);
+	}
+	fputs("\n]}\n", stream);
+}
+
+/* HELP and TYPE of a metric, and its full name in name. */
+static void print_metric(const char *prefix, const struct field *f, char *name,
+                         size_t size, FILE *stream)
+{
+	snprintf(name, size, "bufpool_%s%s%s", prefix, f->name,
+	         f->counts ? "_total" : "");
+	fprintf(stream, "# HELP %s %s\n# TYPE %s %s\n", name, f->help, name,
+	        f->counts ? "counter" : "gauge");
+}
+
+static void print_prometheus(const bufpool_stats_t *s, FILE *stream)
+{
+	char name[80];
+
+	for (size_t i = 0; i < COUNT(totals); i++) {
+		print_metric("", &totals[i], name, sizeof(name), stream);
+		fprintf(stream, "%s %" PRIu64 "\n", name,
+		        value(s, &totals[i]));
+	}
+	for (size_t i = 0; i < COUNT(class_fields); i++) {
+		print_metric("class_", &class_fields[i], name, sizeof(name),
+		             stream);
+		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+			fprintf(stream, "%s{class=\"%s\"} %" PRIu64 "\n", name,
+			        class_name[k],
+			        value(&s->per_class[k], &class_fields[i]));
+	}
+}
+
+int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
+                        enum bufpool_format format)
+{
+	static void (*const print[])(const bufpool_stats_t *, FILE *) = {
+		[BUFPOOL_TEXT] = print_text,
+		[BUFPOOL_JSON] = print_json,
+		[BUFPOOL_PROMETHEUS] = print_prometheus,
+	};
+	bufpool_stats_t stats;
+	char *text = NULL;
+	size_t len = 0;
+	int saved = errno;
+	FILE *memory;
+	bool ok;
+
+	if (pool == NULL || stream == NULL || (unsigned) format >= COUNT(print)) {
+		errno = EINVAL;
+		return -1;
+	}
+	/* Through memory: one write, of which errno can be told for sure. */
+	memory = open_memstream(&text, &len);
+	if (memory == NULL)
+		return -1;
+	bufpool_stats(pool, &stats);
+	print[format](&stats, memory);
+	ok = fclose(memory) == 0 && fwrite(text, 1, len, stream) == len &&
+	     fflush(stream) == 0;
+	if (ok)
+		errno = saved;
+	saved = errno;
+	free(text);
+	errno = saved;
+	return ok ? 0 : -1;
+}
+
+const char *bufpool_version(void)
+{
+	return BUFPOOL_VERSION;
+}

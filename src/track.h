@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * track.h - tell memory checkers which payloads are idle.
+ *
+ * A pool hides use-after-return from AddressSanitizer and Valgrind: to them
+ * the memory is allocated all the time.  These macros say otherwise, and are
+ * empty in ordinary builds.  Valgrind's requests cost a few instructions even
+ * outside Valgrind, so they are in only with ./configure --enable-valgrind.
+ */
+#ifndef TRACK_H
+#define TRACK_H
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define TRACK_IDLE(p, n) ASAN_POISON_MEMORY_REGION((p), (n))
+#define TRACK_OUT(p, n) ASAN_UNPOISON_MEMORY_REGION((p), (n))
+#elif defined(BUFPOOL_VALGRIND)
+#include <valgrind/memcheck.h>
+#define TRACK_IDLE(p, n) VALGRIND_MAKE_MEM_NOACCESS((p), (n))
+#define TRACK_OUT(p, n) VALGRIND_MAKE_MEM_DEFINED((p), (n))
+#else
+#define TRACK_IDLE(p, n) ((void) (p), (void) (n))
+#define TRACK_OUT(p, n) ((void) (p), (void) (n))
+#endif
+
+#endif
