@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_faults.c - what the library makes of a system that refuses
+ *
+ * Linked with the library's objects and the linker's --wrap: each of these
+ * calls passes here first.  Refusals are per thread, so that Check and libc
+ * go undisturbed.
+ */
+#include "common.h"
+
+#include <sys/syscall.h>
+
+/* ------------------------------------------------------------- the system */
+
+static __thread long allocations = -1; /* that still work; -1: all do */
+static __thread int madvise_error;     /* what madvise() fails with */
+static bool membarrier_refused;
+static long live; /* allocations not freed; meaningful with one thread */
+
+static bool refused(void)
+{
+	return allocations >= 0 && allocations-- == 0;
+}
+
+static void *counted(void *p)
+{
+	live += p != NULL;
+	return p;
+}
+
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_malloc(size_t n)
+{
+	errno = ENOMEM;
+	return refused() ? NULL : counted(__real_malloc(n));
+}
+
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size)
+{
+	errno = ENOMEM;
+	return refused() ? NULL : counted(__real_calloc(n, size));
+}
+
+int __real_posix_memalign(void **p, size_t alignment, size_t n);
+int __wrap_posix_memalign(void **p, size_t alignment, size_t n);
+int __wrap_posix_memalign(void **p, size_t alignment, size_t n)
+{
+	int error = ENOMEM;
+
+	errno = ENOMEM;
+	if (!refused())
+		error = __real_posix_memalign(p, alignment, n);
+	live += error == 0;
+	return error;
+}
+
+void __real_free(void *p);
+void __wrap_free(void *p);
+void __wrap_free(void *p)
+{
+	live -= p != NULL;
+	__real_free(p);
+}
+
+void *__real_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
+void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
+void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off)
+{
+	if (!refused())
+		return __real_mmap(at, n, prot, flags, fd, off);
+	errno = EAGAIN; /* what is passed on must be ENOMEM all the same */
+	return MAP_FAILED;
+}
+
+int __real_madvise(void *at, size_t n, int advice);
+int __wrap_madvise(void *at, size_t n, int advice);
+int __wrap_madvise(void *at, size_t n, int advice)
+{
+	if (madvise_error == 0)
+		return __real_madvise(at, n, advice);
+	errno = madvise_error;
+	return -1;
+}
+
+int __real_pthread_setspecific(pthread_key_t key, const void *value);
+int __wrap_pthread_setspecific(pthread_key_t key, const void *value);
+int __wrap_pthread_setspecific(pthread_key_t key, const void *value)
+{
+	return refused() ? ENOMEM : __real_pthread_setspecific(key, value);
+}
+
+/* The library has one system call without a function: membarrier(). */
+long __real_syscall(long number, int command, int flags, int cpu);
+long __wrap_syscall(long number, int command, int flags, int cpu);
+long __wrap_syscall(long number, int command, int flags, int cpu)
+{
+	must(number == SYS_membarrier);
+	if (!membarrier_refused)
+		return __real_syscall(number, command, flags, cpu);
+	errno = ENOSYS;
+	return -1;
+}
+
+/* ----------------------------------------------------------------- helpers */
+
+/* What the library has taken of the system. */
+struct usage {
+	long live;
+	size_t mapped; /* bytes */
+};
+
+static struct usage usage(void)
+{
+	struct usage u = {live, 0};
+	size_t from, to;
+	char line[512];
+	FILE *maps = fopen("/proc/self/maps", "r");
+
+	must(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		must(sscanf(line, "%zx-%zx", &from, &to) == 2);
+		if (!strstr(line, "[heap]"))
+			u.mapped += to - from;
+	}
+	fclose(maps);
+	return u;
+}
+
+static bool same(struct usage a, struct usage b)
+{
+	return a.live == b.live && a.mapped == b.mapped;
+}
+
+/* A thread that has some buffers in its cache, and sleeps. */
+struct sleeper {
+	bufpool_t *pool;
+	size_t n;
+	pthread_barrier_t asleep, wake;
+	pthread_t thread;
+};
+
+static void *sleeper_thread(void *arg)
+{
+	struct sleeper *s = arg;
+	bufpool_buf_t *bufs[64];
+
+	must(bufpool_checkout_bulk(s->pool, 1, bufs, s->n) == s->n);
+	bufpool_return_bulk(bufs, s->n);
+	meet(&s->asleep);
+	meet(&s->wake);
+	return NULL;
+}
+
+static void put_to_sleep(struct sleeper *s, bufpool_t *pool, size_t n)
+{
+	s->pool = pool;
+	s->n = n;
+	must(!pthread_barrier_init(&s->asleep, NULL, 2));
+	must(!pthread_barrier_init(&s->wake, NULL, 2));
+	s->thread = start_thread(sleeper_thread, s);
+	meet(&s->asleep);
+}
+
+static void wake_up(struct sleeper *s)
+{
+	meet(&s->wake);
+	join_thread(s->thread);
+}
+
+static bufpool_t *pool_of(size_t count, size_t cache)
+{
+	bufpool_config_t cfg = class_config(BUFPOOL_CLASS_4K, count);
+
+	set_cache(&cfg, cache);
+	return make_pool(cfg);
+}
+
+/* ------------------------------------------------------------ allocations */
+
+START_TEST(create_at_each_allocation)
+{
+	bufpool_config_t cfg = even_config(3);
+	bufpool_t *pool;
+	long n = 0;
+
+	/* must(), not ck_assert(), which allocates. */
+	for (;; n++) {
+		struct usage before = usage();
+
+		errno = 0;
+		allocations = n;
+		pool = bufpool_create(&cfg);
+		allocations = -1;
+		if (pool != NULL)
+			break;
+		must(errno == ENOMEM);
+		must(same(before, usage()));
+	}
+	/* The pool itself, and the memory of each class. */
+	ck_assert_int_ge(n, 1 + BUFPOOL_CLASSES);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+START_TEST(create_cannot_populate)
+{
+	struct usage before = usage();
+	bufpool_t *pool;
+
+	madvise_error = ENOMEM;
+	must(bufpool_create(NULL) == NULL && errno == ENOMEM);
+	must(same(before, usage()));
+
+	/* Linux before 5.14 has no MADV_POPULATE_WRITE. */
+	madvise_error = EINVAL;
+	KEEPS_ERRNO(pool = bufpool_create(NULL));
+	madvise_error = 0;
+	ck_assert_ptr_nonnull(pool);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* A thread's first operations, with the n'th allocation failing. */
+static void *first_steps(void *arg)
+{
+	bufpool_t *pool = arg;
+
+	for (long n = 0; n < 6; n++) {
+		bufpool_buf_t *buf;
+
+		errno = ERRNO_SENTINEL;
+		allocations = n;
+		buf = bufpool_checkout(pool, 100);
+		must(buf && is_zero(buf));
+		fill(buf, 0xaa);
+		allocations = n;
+		bufpool_return(buf);
+		allocations = -1;
+		must(errno == ERRNO_SENTINEL);
+		must(stats_of(pool).checked_out == 0);
+		must(stats_of(pool).bytes_checked_out == 0);
+	}
+	return NULL;
+}
+
+START_TEST(no_memory_for_a_cache)
+{
+	bufpool_t *pool = pool_of(4, 4);
+
+	run_thread(first_steps, pool);
+	ck_assert_uint_eq(stats_of(pool).hits, 6);
+	ck_assert_uint_ge(stats_of(pool).peak_checked_out, 1);
+	ck_assert_uint_le(stats_of(pool).peak_checked_out, 4);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* Nothing pooled: 200 buffers need descriptors as well, in chunks. */
+START_TEST(heap_at_each_allocation)
+{
+	static bufpool_buf_t *bufs[200];
+	bufpool_t *pool = make_pool(empty_config());
+	size_t got;
+
+	for (long n = 0; n < 210; n++) {
+		allocations = n;
+		errno = 0;
+		got = bufpool_checkout_bulk(pool, 5000, bufs, 200);
+		allocations = -1;
+		ck_assert_int_eq(errno, got < 200 ? ENOMEM : 0);
+		ck_assert_uint_eq(stats_of(pool).heap_bytes, got * 65536);
+		ck_assert_uint_eq(stats_of(pool).checked_out, got);
+		bufpool_return_bulk(bufs, got);
+		must_be_whole(pool);
+	}
+	ck_assert_uint_eq(got, 200);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* ------------------------------------------------------------- membarrier */
+
+/* Without it, fences do the same. */
+START_TEST(no_membarrier)
+{
+	struct sleeper s[3];
+	bufpool_buf_t *bufs[24];
+	bufpool_t *pool;
+	void *data;
+
+	membarrier_refused = true;
+	KEEPS_ERRNO(pool = pool_of(24, 8));
+	for (int i = 0; i < 3; i++)
+		put_to_sleep(&s[i], pool, 6);
+	ck_assert_uint_eq(drain(pool, BUFPOOL_CLASS_4K, bufs, 24), 24);
+	ck_assert_uint_gt(stats_of(pool).per_class[BUFPOOL_CLASS_4K].stolen, 0);
+	data = bufs[0]->data;
+	bufpool_return_bulk(bufs, 24);
+	put_to_sleep(&s[0], pool, 6);
+	bufpool_destroy(pool);
+	ck_assert(!is_mapped(data));
+	for (int i = 0; i < 3; i++)
+		wake_up(&s[i]);
+}
+END_TEST
+
+/* The pool relies on it, then the system begins to refuse (seccomp). */
+START_TEST(membarrier_ends)
+{
+	struct sleeper s;
+	bufpool_buf_t *bufs[24];
+	bufpool_t *pool = pool_of(24, 8);
+	void *data;
+	size_t n;
+
+	put_to_sleep(&s, pool, 6);
+	membarrier_refused = true;
+	n = drain(pool, BUFPOOL_CLASS_4K, bufs, 24);
+	ck_assert_uint_lt(n, 24); /* the sleeper's stay out of reach */
+	data = bufs[0]->data;
+	bufpool_return_bulk(bufs, n);
+	bufpool_thread_flush(pool);
+	bufpool_destroy(pool);
+	ck_assert(is_mapped(data));
+	wake_up(&s); /* and it brings home what it had */
+	ck_assert(!is_mapped(data));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("faults");
+	TCase *tc = add_case(suite, "allocations", 10);
+
+	tcase_add_test(tc, create_at_each_allocation);
+	tcase_add_test(tc, create_cannot_populate);
+	tcase_add_test(tc, no_memory_for_a_cache);
+	tcase_add_test(tc, heap_at_each_allocation);
+	tc = add_case(suite, "membarrier", 10);
+	tcase_add_test(tc, no_membarrier);
+	tcase_add_test(tc, membarrier_ends);
+	return run_suite(suite);
+}

@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_misuse.c - misuse stops the program with one line that names the call
+ * and the reason; what is no misuse never does
+ *
+ * Each misuse runs in a child of its own, see run_child().
+ */
+#include "common.h"
+
+#define HANDLE_ALIGN 64 /* an address that a handle might have */
+
+static void take_some(bufpool_t *pool, bufpool_buf_t **bufs, size_t n,
+                      size_t size)
+{
+	must(bufpool_checkout_bulk(pool, size, bufs, n) == n);
+}
+
+/* A pool with some buffers that have been in use, and one that is out. */
+static bufpool_buf_t *a_buffer_of(bufpool_t *pool, size_t size)
+{
+	bufpool_buf_t *bufs[4];
+
+	take_some(pool, bufs, ARRAY_SIZE(bufs), size);
+	bufpool_return_bulk(bufs + 1, ARRAY_SIZE(bufs) - 1);
+	return bufs[0];
+}
+
+static bufpool_t *pool_with_cache(size_t depth)
+{
+	bufpool_config_t config = default_config;
+
+	set_cache(&config, depth);
+	return make_pool(config);
+}
+
+/* ----------------------------------------------------------- double return */
+
+static void twice_from_cache(void)
+{
+	bufpool_buf_t *buf = a_buffer_of(pool_with_cache(SIZE_MAX - 1), 1);
+
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+static void twice_by_default(void)
+{
+	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 65536);
+
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+static void twice_from_depot(void)
+{
+	bufpool_buf_t *buf = a_buffer_of(pool_with_cache(0), 1);
+
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+static void twice_after_flush(void)
+{
+	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 1);
+
+	bufpool_return(buf);
+	bufpool_thread_flush(NULL);
+	bufpool_return(buf);
+}
+
+static void twice_with_others_between(void)
+{
+	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_buf_t *bufs[20];
+
+	take_some(pool, bufs, ARRAY_SIZE(bufs), 1);
+	bufpool_return_bulk(bufs, ARRAY_SIZE(bufs));
+	bufpool_return(bufs[7]);
+}
+
+static void twice_in_bulk(void)
+{
+	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_buf_t *bufs[4];
+
+	take_some(pool, bufs, 3, 1);
+	bufs[3] = bufs[1];
+	bufpool_return_bulk(bufs, ARRAY_SIZE(bufs));
+}
+
+static void twice_second_elsewhere(void)
+{
+	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 1);
+
+	bufpool_return(buf);
+	return_elsewhere(buf);
+}
+
+static void twice_first_elsewhere(void)
+{
+	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 1);
+
+	return_elsewhere(buf);
+	bufpool_return(buf);
+}
+
+static void twice_after_destroy(void)
+{
+	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_buf_t *bufs[2];
+
+	take_some(pool, bufs, 2, 1);
+	bufpool_destroy(pool);
+	bufpool_return(bufs[0]);
+	bufpool_return(bufs[0]);
+}
+
+static void twice_around_destroy(void)
+{
+	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_buf_t *bufs[2];
+
+	take_some(pool, bufs, 2, 1);
+	bufpool_return(bufs[0]);
+	bufpool_destroy(pool);
+	bufpool_return(bufs[0]);
+}
+
+static void twice_to_the_heap(void)
+{
+	bufpool_buf_t *buf = bufpool_checkout_1m(bufpool_create(NULL));
+
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+static void twice_to_the_heap_with_others_out(void)
+{
+	bufpool_t *pool = make_pool(empty_config());
+	bufpool_buf_t *bufs[8];
+
+	take_some(pool, bufs, ARRAY_SIZE(bufs), 1);
+	bufpool_return_bulk(bufs, 4);
+	bufpool_return(bufs[2]);
+}
+
+static void twice_to_the_heap_elsewhere(void)
+{
+	bufpool_t *pool = make_pool(empty_config());
+	bufpool_buf_t *buf = bufpool_checkout(pool, 1);
+
+	bufpool_return(buf);
+	return_elsewhere(buf);
+}
+
+static void twice_oversize(void)
+{
+	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 5000000);
+
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+static void twice_never_wiped(void)
+{
+	bufpool_config_t config = default_config;
+	bufpool_buf_t *buf;
+
+	config.wipe = BUFPOOL_WIPE_NONE;
+	buf = bufpool_checkout(make_pool(config), 1);
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+/* -------------------------------------------------------- foreign handles */
+
+/* Four pages, so that there is memory around the handle to be looked at. */
+static char *foreign_memory(unsigned char value)
+{
+	char *memory = aligned_alloc(PAGE, 4 * PAGE);
+
+	must(memory);
+	memset(memory, value, 4 * PAGE);
+	return memory;
+}
+
+/* Some pool should exist: none at all would be too easy. */
+static void return_foreign(void *handle)
+{
+	must(bufpool_checkout(bufpool_create(NULL), 1));
+	bufpool_return(handle);
+}
+
+static void foreign_zero(void)
+{
+	return_foreign(foreign_memory(0) + PAGE);
+}
+
+static void foreign_ones(void)
+{
+	return_foreign(foreign_memory(0xff) + PAGE);
+}
+
+static void foreign_without_pool(void)
+{
+	bufpool_return((bufpool_buf_t *) (foreign_memory(0) + PAGE));
+}
+
+static void foreign_random(void)
+{
+	unsigned char *memory = (unsigned char *) foreign_memory(0);
+	uint64_t seed = 88172645463325252;
+
+	for (size_t i = 0; i < 4 * PAGE; i++)
+		memory[i] = (unsigned char) draw(&seed);
+	return_foreign(memory + PAGE);
+}
+
+/* What a confused program makes up: it looks right by itself. */
+static void foreign_plausible(void)
+{
+	char *memory = foreign_memory(0);
+	bufpool_buf_t *fake = (bufpool_buf_t *) (memory + PAGE);
+
+	fake->data = memory + 2 * PAGE;
+	fake->capacity = PAGE;
+	return_foreign(fake);
+}
+
+static void foreign_on_the_stack(void)
+{
+	struct {
+		_Alignas(HANDLE_ALIGN) char before[PAGE];
+		bufpool_buf_t buf;
+		char after[PAGE];
+	} frame;
+
+	memset(&frame, 0, sizeof(frame));
+	return_foreign(&frame.buf);
+}
+
+static void foreign_in_the_payload(void)
+{
+	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 65536);
+
+	bufpool_return((bufpool_buf_t *) ((char *) buf->data + 2 * PAGE));
+}
+
+static void foreign_payload_itself(void)
+{
+	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 1);
+
+	bufpool_return(buf->data);
+}
+
+static void foreign_heap_payload(void)
+{
+	bufpool_buf_t *buf = bufpool_checkout_1m(bufpool_create(NULL));
+
+	bufpool_return((bufpool_buf_t *) ((char *) buf->data + PAGE));
+}
+
+static void foreign_misaligned(void)
+{
+	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 1);
+
+	bufpool_return((bufpool_buf_t *) ((char *) buf + sizeof(void *)));
+}
+
+static void foreign_odd(void)
+{
+	return_foreign(foreign_memory(0) + PAGE + 1);
+}
+
+/* Neighbours may be missing: copy what is there. */
+static void copy_around(char *to, const bufpool_buf_t *buf, size_t n)
+{
+	must(peek(buf, to, n));
+	peek((const char *) buf - HANDLE_ALIGN, to - HANDLE_ALIGN,
+	     HANDLE_ALIGN);
+}
+
+static void foreign_copy(void)
+{
+	char *memory = foreign_memory(0);
+
+	copy_around(memory + PAGE, bufpool_checkout(bufpool_create(NULL), 1),
+	            sizeof(bufpool_buf_t));
+	bufpool_return((bufpool_buf_t *) (memory + PAGE));
+}
+
+/* Also of what the library keeps behind the public part. */
+static void foreign_clone(void)
+{
+	char *memory = foreign_memory(0);
+
+	copy_around(memory + PAGE, bufpool_checkout(bufpool_create(NULL), 1),
+	            HANDLE_ALIGN);
+	bufpool_return((bufpool_buf_t *) (memory + PAGE));
+}
+
+static void foreign_clone_in_payload(void)
+{
+	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 65536);
+	char *memory = buf->data;
+
+	copy_around(memory + PAGE, buf, HANDLE_ALIGN);
+	bufpool_return((bufpool_buf_t *) (memory + PAGE));
+}
+
+static void foreign_in_bulk(void)
+{
+	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_buf_t *bufs[5] = {NULL};
+
+	take_some(pool, bufs, 3, 1);
+	bufs[4] = (bufpool_buf_t *) (foreign_memory(0) + PAGE);
+	bufpool_return_bulk(bufs, ARRAY_SIZE(bufs));
+}
+
+/* ------------------------------------------------------ len above capacity */
+
+static void return_with_len(enum bufpool_wipe wipe, size_t size, size_t more)
+{
+	bufpool_config_t config = default_config;
+	bufpool_buf_t *buf;
+
+	config.wipe = wipe;
+	buf = bufpool_checkout(make_pool(config), size);
+	must(buf);
+	buf->len = more > SIZE_MAX - buf->capacity ? SIZE_MAX
+	                                           : buf->capacity + more;
+	bufpool_return(buf);
+}
+
+static void long_by_one(void)
+{
+	return_with_len(BUFPOOL_WIPE_ALL, 1, 1);
+}
+
+static void long_under_used(void)
+{
+	return_with_len(BUFPOOL_WIPE_USED, 65536, 1);
+}
+
+static void long_under_none(void)
+{
+	return_with_len(BUFPOOL_WIPE_NONE, 262144, 1);
+}
+
+static void long_by_far(void)
+{
+	return_with_len(BUFPOOL_WIPE_USED, 1, SIZE_MAX);
+}
+
+static void long_from_the_heap(void)
+{
+	return_with_len(BUFPOOL_WIPE_ALL, 1048576, 1);
+}
+
+static void long_oversize(void)
+{
+	return_with_len(BUFPOOL_WIPE_USED, 1048577, 1);
+}
+
+static void long_in_bulk(void)
+{
+	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_buf_t *bufs[3];
+
+	take_some(pool, bufs, ARRAY_SIZE(bufs), 1);
+	bufs[2]->len = PAGE + 1;
+	bufpool_return_bulk(bufs, ARRAY_SIZE(bufs));
+}
+
+static void long_after_destroy(void)
+{
+	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_buf_t *buf = bufpool_checkout(pool, 1);
+
+	bufpool_destroy(pool);
+	buf->len = PAGE + 1;
+	bufpool_return(buf);
+}
+
+/* ------------------------------------------------------------- the verdict */
+
+#define MISUSE(fn) {#fn, fn}
+
+static const struct misuse {
+	const char *name;
+	void (*commit)(void);
+} misuses[] = {
+	MISUSE(twice_from_cache),
+	MISUSE(twice_by_default),
+	MISUSE(twice_from_depot),
+	MISUSE(twice_after_flush),
+	MISUSE(twice_with_others_between),
+	MISUSE(twice_in_bulk),
+	MISUSE(twice_second_elsewhere),
+	MISUSE(twice_first_elsewhere),
+	MISUSE(twice_after_destroy),
+	MISUSE(twice_around_destroy),
+	MISUSE(twice_to_the_heap),
+	MISUSE(twice_to_the_heap_with_others_out),
+	MISUSE(twice_to_the_heap_elsewhere),
+	MISUSE(twice_oversize),
+	MISUSE(twice_never_wiped),
+	MISUSE(foreign_zero),
+	MISUSE(foreign_ones),
+	MISUSE(foreign_without_pool),
+	MISUSE(foreign_random),
+	MISUSE(foreign_plausible),
+	MISUSE(foreign_on_the_stack),
+	MISUSE(foreign_in_the_payload),
+	MISUSE(foreign_payload_itself),
+	MISUSE(foreign_heap_payload),
+	MISUSE(foreign_misaligned),
+	MISUSE(foreign_odd),
+	MISUSE(foreign_copy),
+	MISUSE(foreign_clone),
+	MISUSE(foreign_clone_in_payload),
+	MISUSE(foreign_in_bulk),
+	MISUSE(long_by_one),
+	MISUSE(long_under_used),
+	MISUSE(long_under_none),
+	MISUSE(long_by_far),
+	MISUSE(long_from_the_heap),
+	MISUSE(long_oversize),
+	MISUSE(long_in_bulk),
+	MISUSE(long_after_destroy),
+};
+
+static void commit(void *arg)
+{
+	const struct misuse *misuse = arg;
+
+	misuse->commit();
+}
+
+/* "bufpool: bufpool_return: why" or the like: one line, with a reason. */
+static bool is_verdict(const char *text)
+{
+	const char *call = strstr(text, "bufpool_return");
+
+	return strncmp(text, "bufpool: ", 9) == 0 && call &&
+	       strchr(text, '\n') == text + strlen(text) - 1 &&
+	       strlen(call) > strlen("bufpool_return_bulk: \n");
+}
+
+START_TEST(misuse_is_loud)
+{
+	const struct misuse *misuse = &misuses[_i];
+	char text[4096];
+	int status = run_child(commit, (void *) misuse, text, sizeof(text));
+
+	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
+	              "%s: wait status %#x, stderr '%s'", misuse->name,
+	              (unsigned) status, text);
+	ck_assert_msg(is_verdict(text), "%s: stderr '%s'", misuse->name, text);
+}
+END_TEST
+
+/* --------------------------------------------------------- no false alarms */
+
+enum { HELD = 40 };
+
+static bufpool_buf_t *take_any(bufpool_t *pool, uint64_t *seed)
+{
+	const struct way *way = &ways[draw(seed) % ARRAY_SIZE(ways)];
+	uint64_t chance = draw(seed) % 1000;
+	size_t size = draw(seed) % PAGE;
+
+	if (chance < 50)
+		size = draw(seed) % 65537;
+	if (chance < 2)
+		size = draw(seed) % 1200000;
+	if (chance > 800)
+		return bufpool_checkout_4k(pool);
+	return way->take(pool, size);
+}
+
+/* All sorts of legal things, in two pools, one of them with few buffers. */
+static void *behave(void *arg)
+{
+	bufpool_t **pools = arg;
+	bufpool_buf_t *held[HELD] = {NULL};
+	uint64_t seed = (uintptr_t) held;
+
+	for (long i = scaled(500000); i > 0; i--) {
+		bufpool_buf_t **slot = &held[draw(&seed) % HELD];
+
+		if (*slot) {
+			(*slot)->len = draw(&seed) % ((*slot)->capacity + 1);
+			bufpool_return(*slot);
+			*slot = NULL;
+		} else {
+			*slot = take_any(pools[draw(&seed) % 2], &seed);
+		}
+		if (i % 1024 == 0)
+			bufpool_thread_flush(pools[i / 1024 % 2]);
+		if (i % 4096 == 0) {
+			bufpool_return_bulk(held, HELD);
+			memset(held, 0, sizeof(held));
+		}
+	}
+	bufpool_return_bulk(held, HELD);
+	return NULL;
+}
+
+/* The loop index is the wipe mode. */
+START_TEST(no_false_alarm)
+{
+	bufpool_config_t config = even_config(4);
+	bufpool_t *pools[2];
+	pthread_t other;
+
+	config.wipe = (enum bufpool_wipe) _i;
+	pools[0] = make_pool(config);
+	set_cache(&config, 0);
+	config.count[BUFPOOL_CLASS_4K] = 30;
+	pools[1] = make_pool(config);
+	other = start_thread(behave, pools);
+	behave(pools);
+	join_thread(other);
+	for (int i = 0; i < 2; i++) {
+		must_be_whole(pools[i]);
+		bufpool_destroy(pools[i]);
+	}
+}
+END_TEST
+
+static Suite *misuse_suite(void)
+{
+	Suite *suite = suite_create("misuse");
+	TCase *tcase = add_case(suite, "misuse", 10);
+
+	tcase_add_loop_test(tcase, misuse_is_loud, 0, ARRAY_SIZE(misuses));
+	tcase = add_case(suite, "good use", 20);
+	tcase_add_loop_test(tcase, no_false_alarm, 0, BUFPOOL_WIPE_NONE + 1);
+	return suite;
+}
+
+int main(void)
+{
+	return run_suite(misuse_suite());
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_stopped.c - a thread stopped at any instruction holds nobody up
+ *
+ * The walker is a thread that runs with the CPU's trap flag set: it gets a
+ * SIGTRAP after each instruction, its own or the library's.  In the handler it
+ * stands still, wherever that was, and lets the worker, another thread, do its
+ * work, which must come to its end:
+ *
+ *   progress  take every idle buffer of the pool and return them all; only
+ *             what the walker holds or moves may be missing.  Not after each
+ *             instruction in one go, for that starves the walker, whose
+ *             compare-and-swaps then all fail: after every STRIDE'th, from
+ *             each start in turn.
+ *   destroy   destroy the pool while the walker is inside of bufpool_return();
+ *             when that is through, the memory must be gone.
+ */
+#include "common.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#if defined(__x86_64__)
+
+#define TOTAL 24
+#define DEPTH 6
+#define HOLD 8 /* more than a cache, so that it refills and spills */
+#define STRIDE 251
+#define PATIENCE 20 /* seconds */
+
+static struct {
+	long steps;       /* the walker has done */
+	long next;        /* it stops after that many, */
+	long stride;      /* and again after so many more */
+	atomic_bool ask;  /* it has stopped: work */
+	atomic_bool done; /* all is walked */
+	void (*walk)(void);
+	void (*work)(void);
+	bool warm; /* the walker has a cache before it starts */
+
+	bufpool_t *pool;
+	bufpool_buf_t *buf;
+	bool mapped; /* its memory is there after the walk */
+	atomic_int held; /* the walker has at most so many buffers */
+	int least;       /* the worker has found */
+} scene;
+
+/* -------------------------------------------------------------- walker */
+
+static void set_trap_flag(void)
+{
+	__asm__ __volatile__("pushfq\n\torq $0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+}
+
+static void clear_trap_flag(void)
+{
+	__asm__ __volatile__("pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+}
+
+static void on_step(int sig)
+{
+	time_t start;
+
+	(void) sig;
+	if (scene.steps++ != scene.next)
+		return;
+	scene.next += scene.stride;
+	start = time(NULL);
+	atomic_store(&scene.ask, true);
+	while (atomic_load(&scene.ask)) {
+		must(time(NULL) - start < PATIENCE);
+		sched_yield();
+	}
+}
+
+static void *walker(void *arg)
+{
+	(void) arg;
+	if (scene.warm)
+		bufpool_return(bufpool_try_checkout(scene.pool, 1));
+	set_trap_flag();
+	scene.walk();
+	clear_trap_flag();
+	atomic_store(&scene.done, true);
+	return NULL;
+}
+
+static void walk_in_and_out(void)
+{
+	bufpool_buf_t *bufs[HOLD];
+
+	for (int i = 0; i < HOLD; i++) {
+		scene.held = i + 1;
+		bufs[i] = bufpool_try_checkout(scene.pool, 1);
+		must(bufs[i] != NULL);
+	}
+	for (int i = HOLD; i-- > 0; scene.held = i)
+		bufpool_return(bufs[i]);
+	bufpool_thread_flush(scene.pool);
+}
+
+static void walk_return(void)
+{
+	void *data = scene.buf->data;
+
+	bufpool_return(scene.buf);
+	clear_trap_flag();
+	/* Now, not after the thread's exit, which would put it right. */
+	scene.mapped = is_mapped(data);
+}
+
+/* -------------------------------------------------------------- worker */
+
+static void take_all(void)
+{
+	bufpool_buf_t *bufs[TOTAL + 1];
+	int n = 0;
+
+	while (n <= TOTAL && (bufs[n] = bufpool_try_checkout(scene.pool, 1)))
+		n++;
+	must(n <= TOTAL);
+	must(n >= TOTAL - scene.held - DEPTH);
+	if (n < scene.least)
+		scene.least = n;
+	bufpool_return_bulk(bufs, (size_t) n);
+}
+
+static void destroy(void)
+{
+	bufpool_destroy(scene.pool);
+}
+
+/* Walk, and work when the walker stops: first after so many steps. */
+static void play(long first, long stride)
+{
+	struct sigaction on = {.sa_handler = on_step};
+	pthread_t thread;
+
+	sigaction(SIGTRAP, &on, NULL);
+	scene.steps = 0;
+	scene.next = first;
+	scene.stride = stride;
+	scene.done = false;
+	scene.held = 0;
+	thread = start_thread(walker, NULL);
+	while (!atomic_load(&scene.done)) {
+		if (atomic_load(&scene.ask)) {
+			scene.work();
+			atomic_store(&scene.ask, false);
+		}
+		sched_yield();
+	}
+	join_thread(thread);
+}
+
+/* --------------------------------------------------------------- tests */
+
+static bufpool_t *small_pool(void)
+{
+	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
+
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		cfg.count[k] = 0;
+	cfg.count[BUFPOOL_CLASS_4K] = TOTAL;
+	cfg.cache[BUFPOOL_CLASS_4K] = DEPTH;
+	/* rep stos traps after each of its iterations */
+	cfg.wipe = BUFPOOL_WIPE_NONE;
+	return bufpool_create(&cfg);
+}
+
+START_TEST(progress)
+{
+	scene.walk = walk_in_and_out;
+	scene.work = take_all;
+	scene.pool = small_pool();
+	for (long first = 0; first < STRIDE; first += is_small() ? 40 : 3) {
+		scene.least = TOTAL;
+		play(first, STRIDE);
+		/* It was stopped, also when it held as many as it ever does. */
+		ck_assert_int_gt(scene.steps, 500);
+		ck_assert_int_le(scene.least, TOTAL - HOLD + 1);
+		must_be_whole(scene.pool);
+	}
+	bufpool_destroy(scene.pool);
+}
+END_TEST
+
+/* Destroy after so many steps of the walker; false if that is too many. */
+static bool destroy_after(long steps)
+{
+	scene.pool = small_pool();
+	scene.buf = bufpool_try_checkout(scene.pool, 1);
+	play(steps, 1000000);
+	if (scene.steps <= steps) {
+		bufpool_destroy(scene.pool);
+		return false;
+	}
+	ck_assert_msg(!scene.mapped, "destroyed after step %ld: not freed",
+	              steps);
+	return true;
+}
+
+static void destroy_beside_return(bool warm, int stride)
+{
+	long steps = 0;
+
+	scene.walk = walk_return;
+	scene.work = destroy;
+	scene.warm = warm;
+	while (destroy_after(steps))
+		steps += is_small() ? stride * 20 : stride;
+	ck_assert_int_gt(steps, 40);
+}
+
+START_TEST(destroy_beside_put)
+{
+	destroy_beside_return(true, 1);
+}
+END_TEST
+
+/* The return makes the thread's cache first: a long way. */
+START_TEST(destroy_beside_first_return)
+{
+	destroy_beside_return(false, 29);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("stopped");
+	TCase *tc = add_case(suite, "stopped", 60);
+
+	tcase_add_test(tc, progress);
+	tcase_add_test(tc, destroy_beside_put);
+	tcase_add_test(tc, destroy_beside_first_return);
+	return run_suite(suite);
+}
+
+#else
+
+int main(void)
+{
+	puts("skipped: single-stepping from inside is written for x86-64");
+	return 77;
+}
+
+#endif

@@ -1,0 +1,109 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# install.sh - what make install installs is enough: programs in C and C++,
+# shared and static, and a configure script, know of it by pkg-config only
+set -eu
+
+build=${abs_builddir:-$PWD}
+MAKE=${MAKE:-make} CC=${CC:-cc} CXX=${CXX:-c++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
+NM=${NM:-nm}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+fail() {
+	echo "install.sh: $*"
+	exit 1
+}
+
+$MAKE -C "$build" install DESTDIR="$tmp/root" >"$tmp/log" 2>&1 ||
+	fail "$(cat "$tmp/log")"
+pc=$(find "$tmp/root" -name bufpool.pc)
+[ -n "$pc" ] || fail 'no bufpool.pc'
+PKG_CONFIG_PATH=$(dirname "$pc")
+PKG_CONFIG_SYSROOT_DIR=$tmp/root
+export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
+lib=$(dirname "$PKG_CONFIG_PATH")
+LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH
+
+cat >"$tmp/user.c" <<'END'
+#include <bufpool.h>
+#include <string.h>
+
+int main(void)
+{
+	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
+	bufpool_t *pool;
+	bufpool_buf_t *buf;
+	int bad;
+
+	cfg.count[0] = 4;
+	pool = bufpool_create(&cfg);
+	if (pool == NULL)
+		return 1;
+	buf = bufpool_checkout(pool, 100);
+	bad = buf == NULL || buf->capacity < 100 ||
+	      strcmp(bufpool_version(), BUFPOOL_VERSION) != 0;
+	bufpool_return(buf);
+	bufpool_destroy(pool);
+	return bad;
+}
+END
+# The same program is C++ as well, and no header is C only.
+cp "$tmp/user.c" "$tmp/user.cc"
+
+flags="-Wall -Wextra -Werror ${CFLAGS:-}"
+cxxflags="-Wall -Wextra -Wpedantic -Werror ${CXXFLAGS:-}"
+cflags=$($PKG_CONFIG --cflags bufpool)
+# shellcheck disable=SC2086
+{
+	$CC $flags $cflags "$tmp/user.c" -o "$tmp/shared" \
+		$($PKG_CONFIG --libs bufpool)
+	$CC $flags $cflags "$tmp/user.c" -o "$tmp/static" -Wl,-Bstatic \
+		$($PKG_CONFIG --libs --static bufpool) -Wl,-Bdynamic
+	$CXX $cxxflags $cflags "$tmp/user.cc" -o "$tmp/cxx" \
+		$($PKG_CONFIG --libs bufpool)
+}
+for program in shared static cxx; do
+	"$tmp/$program" || fail "the $program program exits with $?"
+done
+ldd "$tmp/shared" | grep -q libbufpool || fail 'not linked with the library'
+! ldd "$tmp/static" | grep -q libbufpool || fail 'not linked statically'
+
+# Nothing of ck reaches users: its Cflags are for x86-64 only.
+case $cflags in *-D__*) fail "Cflags: $cflags" ;; esac
+! grep -E '^Requires' "$pc" | grep -w ck || fail 'bufpool.pc requires ck'
+# Names: only ours, and every one that the header promises.
+$NM -D --defined-only "$lib"/libbufpool*.so | sed -n 's/@.*//; s/.* [TDBR] //p' |
+	LC_ALL=C sort >"$tmp/exported"
+! grep -v '^bufpool_' "$tmp/exported" || fail 'exports names of others'
+cat "$tmp"/root/*/*/include/bufpool.h "$tmp"/root/*/*/include/bufpool/*.h \
+	2>/dev/null | tr '\n' ' ' | sed 's,/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/,,g' |
+	grep -Eo '\bbufpool_[a-z0-9_]+\([a-z ]*(void|bufpool|struct|FILE|const)' |
+	sed 's/(.*//' | LC_ALL=C sort -u >"$tmp/promised"
+[ "$(wc -l <"$tmp/promised")" -ge 25 ] || fail "header: $(cat "$tmp/promised")"
+diff "$tmp/promised" "$tmp/exported" || fail 'the header and the library differ'
+
+# A configure script.
+if command -v autoconf >/dev/null && command -v aclocal >/dev/null; then
+	mkdir "$tmp/autotools"
+	cd "$tmp/autotools"
+	cat >configure.ac <<'END'
+AC_INIT([user], [1])
+AC_PROG_CC
+BUFPOOL_CHECK([0.1], [AC_MSG_NOTICE([flags: $BUFPOOL_CFLAGS $BUFPOOL_LIBS])],
+  [AC_MSG_ERROR([not found])])
+BUFPOOL_CHECK([99], [AC_MSG_ERROR([99 found])], [AC_MSG_NOTICE([no 99])])
+AC_OUTPUT
+END
+	m4=$(dirname "$(find "$tmp/root" -name bufpool.m4)")
+	aclocal -I "$m4" && autoconf
+	./configure CC="$CC" >log 2>&1 || fail "$(cat log)"
+	grep -q 'flags:.*-lbufpool' log && grep -q 'no 99' log || fail "$(cat log)"
+	cd "$build"
+fi
+
+$MAKE -C "$build" uninstall DESTDIR="$tmp/root" >"$tmp/log" 2>&1 ||
+	fail "$(cat "$tmp/log")"
+left=$(find "$tmp/root" ! -type d)
+[ -z "$left" ] || fail "make uninstall leaves $left"
