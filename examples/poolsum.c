@@ -928,13 +928,14 @@ static void run(struct result *res)
 
 int main(int argc, char **argv)
 {
+	static char name[] = "poolsum";
 	struct result res = { 0 };
 	FILE *summary = NULL;
 	int i;
 
 	reserve_standard_streams();
 	if (argc > 0)
-		argv[0] = "poolsum"; /* getopt_long() begins messages with it */
+		argv[0] = name; /* getopt_long() begins messages with it */
 	parse_options(argc, argv);
 	if (opt.summary && !(summary = fopen(opt.summary, "we")))
 		die(USAGE, "--summary: %s: %s", opt.summary, strerror(errno));

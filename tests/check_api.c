@@ -681,15 +681,16 @@ END_TEST
 START_TEST(alignment_beyond_memory)
 {
 	const size_t some[] = {0, 1, 4096, 1048577, PTRDIFF_MAX};
-	/* AddressSanitizer's own sums do wrap around at 63. */
-	const size_t top = is_small() ? 62 : 63;
 	bufpool_config_t config = even_config(1);
-	bufpool_t *heap = make_pool(config), *fail;
+	bufpool_t *heap, *fail;
 
+	if (is_small()) /* the tools' own allocators fail at it */
+		return;
+	heap = make_pool(config);
 	config.exhausted = BUFPOOL_FAIL;
 	fail = make_pool(config);
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
-		for (size_t bit = 62; bit <= top; bit++) {
+		for (size_t bit = 62; bit <= 63; bit++) {
 			size_t alignment = (size_t) 1 << bit;
 
 			REFUSED(!bufpool_checkout_aligned(heap, some[i],
@@ -771,17 +772,17 @@ END_TEST
 
 START_TEST(a_big_pool)
 {
-	enum { COUNT = 20000 };
-	static bufpool_buf_t *bufs[COUNT + 1];
-	bufpool_t *pool = class_pool(BUFPOOL_CLASS_4K, COUNT);
+	static bufpool_buf_t *bufs[20001];
+	size_t count = scaled(20000);
+	bufpool_t *pool = class_pool(BUFPOOL_CLASS_4K, count);
 
 	for (int round = 0; round < 2; round++) {
-		must(drain(pool, 0, bufs, COUNT + 1) == COUNT);
-		for (size_t i = 0; i < COUNT; i++) {
+		must(drain(pool, BUFPOOL_CLASS_4K, bufs, count + 1) == count);
+		for (size_t i = 0; i < count; i++) {
 			must(is_zero(bufs[i]));
 			fill(bufs[i], 0xff);
 		}
-		bufpool_return_bulk(bufs, COUNT);
+		bufpool_return_bulk(bufs, count);
 	}
 	must_be_whole(pool);
 	bufpool_destroy(pool);

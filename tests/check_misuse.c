@@ -177,10 +177,9 @@ static void twice_never_wiped(void)
 /* Four pages, so that there is memory around the handle to be looked at. */
 static char *foreign_memory(unsigned char value)
 {
-	char *memory = aligned_alloc(PAGE, 4 * PAGE);
+	static _Alignas(4096) char memory[4 * PAGE];
 
-	must(memory);
-	memset(memory, value, 4 * PAGE);
+	memset(memory, value, sizeof(memory));
 	return memory;
 }
 

@@ -18,20 +18,25 @@ static const unsigned char secret[8] = {0xb5, 0x9e, 0xd3, 0x71,
 
 static void write_secrets(bufpool_buf_t *buf)
 {
-	unsigned char *bytes = buf->data;
+	char *bytes = buf->data;
+	size_t done = sizeof(secret);
 
-	for (size_t i = 0; i < buf->capacity; i++)
-		bytes[i] = secret[i % sizeof(secret)];
+	memcpy(bytes, secret, done);
+	for (; done < buf->capacity - done; done *= 2)
+		memcpy(bytes + done, bytes, done);
+	memcpy(bytes + done, bytes, buf->capacity - done);
 }
 
+/* Whether bytes [from, n) are as write_secrets() left them. */
 static bool has_secrets(const void *data, size_t n, size_t from)
 {
 	const unsigned char *bytes = data;
+	size_t i = from;
 
-	for (size_t i = from; i < n; i++)
+	for (; i < n && i < from + sizeof(secret); i++)
 		if (bytes[i] != secret[i % sizeof(secret)])
 			return false;
-	return true;
+	return i == n || memcmp(bytes + i, bytes + from, n - i) == 0;
 }
 
 /* A buffer as it was before it was returned. */

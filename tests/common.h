@@ -311,8 +311,9 @@ static inline bool peek(const void *from, void *to, size_t n)
 static inline bool is_mapped(const void *address)
 {
 	uintptr_t page = (uintptr_t) address & ~(PAGE - 1);
+	unsigned char resident;
 
-	return msync((void *) page, 1, MS_ASYNC) == 0;
+	return mincore((void *) page, 1, &resident) == 0;
 }
 
 /* ---------------------------------------------------------------- threads */

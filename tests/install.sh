@@ -86,20 +86,27 @@ diff "$tmp/promised" "$tmp/exported" || fail 'the header and the library differ'
 
 # A configure script.
 if command -v autoconf >/dev/null && command -v aclocal >/dev/null; then
-	mkdir "$tmp/autotools"
-	cd "$tmp/autotools"
-	cat >configure.ac <<'END'
-AC_INIT([user], [1])
-AC_PROG_CC
-BUFPOOL_CHECK([0.1], [AC_MSG_NOTICE([flags: $BUFPOOL_CFLAGS $BUFPOOL_LIBS])],
-  [AC_MSG_ERROR([not found])])
-BUFPOOL_CHECK([99], [AC_MSG_ERROR([99 found])], [AC_MSG_NOTICE([no 99])])
-AC_OUTPUT
-END
 	m4=$(dirname "$(find "$tmp/root" -name bufpool.m4)")
-	aclocal -I "$m4" && autoconf
-	./configure CC="$CC" >log 2>&1 || fail "$(cat log)"
-	grep -q 'flags:.*-lbufpool' log && grep -q 'no 99' log || fail "$(cat log)"
+	# configure_user MINIMUM: a script that wants that version.
+	configure_user() {
+		mkdir "$tmp/user-$1"
+		cd "$tmp/user-$1"
+		cat >configure.ac <<-END
+			AC_INIT([user], [1])
+			AC_PROG_CC
+			BUFPOOL_CHECK([$1],
+			  [AC_MSG_NOTICE([flags: \$BUFPOOL_CFLAGS \$BUFPOOL_LIBS])],
+			  [AC_MSG_NOTICE([no such version])])
+			AC_OUTPUT
+		END
+		aclocal -I "$m4"
+		autoconf
+		./configure CC="$CC" >log 2>&1 || fail "$(cat log)"
+	}
+	configure_user 0.1
+	grep -q 'flags:.*-lbufpool' log || fail "$(cat log)"
+	configure_user 99
+	grep -q 'no such version' log || fail "$(cat log)"
 	cd "$build"
 fi
 
