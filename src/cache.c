@@ -13,7 +13,7 @@
 /* Stands where a thread has used no pool yet; no pool has id 0. */
 static struct cache nobody;
 
-__thread struct thread bufpool_thread = {.cache = &nobody};
+__thread struct thread bufpool_thread = { .cache = &nobody };
 
 /* ------------------------------------------------------ asymmetric fence */
 
@@ -22,7 +22,7 @@ static int membarrier(int command)
 	return (int) syscall(SYS_membarrier, command, 0, 0);
 }
 
-bool barrier_init(void)
+bool bp_barrier_init(void)
 {
 	return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
 }
@@ -36,7 +36,7 @@ static bool thief_fence(bool fenced)
 
 /* -------------------------------------------------------------- magazine */
 
-uint64_t magazine_count(const struct magazine *m)
+uint64_t bp_magazine_count(const struct magazine *m)
 {
 	uint64_t t = ck_pr_load_64(&m->top);
 	uint64_t b = ck_pr_load_64(&m->bottom);
@@ -44,7 +44,7 @@ uint64_t magazine_count(const struct magazine *m)
 	return (int64_t) (b - t) > 0 ? b - t : 0;
 }
 
-void magazine_make_room(struct magazine *m, unsigned depth)
+void bp_magazine_make_room(struct magazine *m, unsigned depth)
 {
 	ck_pr_store_64(&m->room, ck_pr_load_64(&m->top) + depth);
 }
@@ -66,7 +66,7 @@ static struct buf *take_top(struct magazine *m, uint64_t b)
 	return d;
 }
 
-struct buf *magazine_take_contested(struct magazine *m)
+struct buf *bp_magazine_take_contested(struct magazine *m)
 {
 	return take_top(m, m->bottom);
 }
@@ -76,7 +76,7 @@ static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
                           bool fenced)
 {
 	for (;;) {
-		uint64_t count = magazine_count(m);
+		uint64_t count = bp_magazine_count(m);
 		uint64_t b, limit;
 		unsigned got = 0;
 
@@ -109,19 +109,19 @@ static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
  * The pool is being destroyed, and its caches are taken or have been: nobody
  * will look here again.  What is still here is ours to count as home.
  */
-void magazine_put_contested(struct magazine *m)
+void bp_magazine_put_contested(struct magazine *m)
 {
 	struct buf *d;
 
 	if (ck_pr_load_64(&m->limit) != LIMIT_REVOKED)
 		return;
 	while ((d = take_top(m, m->bottom)) != NULL)
-		pool_settle(d->pool, 1);
+		bp_pool_settle(d->pool, 1);
 }
 
 /* Take half of what another thread has cached, up to n. */
-static unsigned magazine_steal(struct magazine *m, struct buf **out,
-                               unsigned n, bool fenced)
+static unsigned magazine_steal(struct magazine *m, struct buf **out, unsigned n,
+                               bool fenced)
 {
 	for (;;) {
 		uint64_t t = ck_pr_load_64(&m->top);
@@ -130,7 +130,7 @@ static unsigned magazine_steal(struct magazine *m, struct buf **out,
 
 		ck_pr_fence_load(); /* limit is never below a top seen before */
 		limit = ck_pr_load_64(&m->limit);
-		count = magazine_count(m);
+		count = bp_magazine_count(m);
 		if (count == 0)
 			return 0;
 		want = (count + 1) / 2 < n ? (unsigned) (count + 1) / 2 : n;
@@ -161,8 +161,8 @@ static unsigned magazine_steal(struct magazine *m, struct buf **out,
 
 /* ----------------------------------------------------------------- cache */
 
-unsigned cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
-                     struct buf **out, unsigned n)
+unsigned bp_cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
+                        struct buf **out, unsigned n)
 {
 	struct cache *c = ck_pr_load_ptr(&pool->caches);
 	unsigned got = 0;
@@ -174,7 +174,7 @@ unsigned cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
 	return got;
 }
 
-uint64_t cache_stamp(const bufpool_t *pool, unsigned k)
+uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k)
 {
 	const struct cache *c = ck_pr_load_ptr(&pool->caches);
 	uint64_t stamp = 0;
@@ -187,20 +187,20 @@ uint64_t cache_stamp(const bufpool_t *pool, unsigned k)
 	return stamp;
 }
 
-void cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
+void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
 {
 	uint64_t bytes = c->asked;
 
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		bytes += magazine_count(&c->magazine[k]) * class_size[k];
+		bytes += bp_magazine_count(&c->magazine[k]) * class_size[k];
 	if (bytes != c->charged)
-		gauge_add(&pool->bytes, bytes - c->charged);
+		bp_gauge_add(&pool->bytes, bytes - c->charged);
 	c->charged = bytes;
 	if (bufs != 0)
-		gauge_add(&pool->bufs, bufs);
+		bp_gauge_add(&pool->bufs, bufs);
 }
 
-unsigned cache_spill(struct cache *c, unsigned k, unsigned n)
+unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 {
 	struct buf *bufs[MAGAZINE_SLOTS];
 	unsigned got = take_many(&c->magazine[k], bufs, n, c->fenced);
@@ -210,20 +210,20 @@ unsigned cache_spill(struct cache *c, unsigned k, unsigned n)
 		return 0;
 	/* The pool is there as long as we have a buffer of it. */
 	pool = bufs[0]->pool;
-	cache_charge(pool, c, -(uint64_t) got);
-	if (!depot_give(&pool->depot[k], c->shard, bufs, got))
-		pool_settle(pool, got);
+	bp_cache_charge(pool, c, -(uint64_t) got);
+	if (!bp_depot_give(&pool->depot[k], c->shard, bufs, got))
+		bp_pool_settle(pool, got);
 	return got;
 }
 
 static void cache_flush(struct cache *c)
 {
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		while (cache_spill(c, k, MAGAZINE_SLOTS) > 0)
+		while (bp_cache_spill(c, k, MAGAZINE_SLOTS) > 0)
 			;
 }
 
-void cache_unref(struct cache *c)
+void bp_cache_unref(struct cache *c)
 {
 	/* What the others did to it before what we do: free it. */
 	ck_pr_fence_release();
@@ -240,7 +240,7 @@ static void cache_revoke(struct cache *c)
 	ck_pr_store_uint(&c->dead, 1);
 }
 
-uint64_t cache_revoke_all(bufpool_t *pool)
+uint64_t bp_cache_revoke_all(bufpool_t *pool)
 {
 	struct cache *caches = ck_pr_load_ptr(&pool->caches);
 	uint64_t found = 0;
@@ -277,7 +277,7 @@ static void cache_disown(struct cache *c)
 	/* All of our writes, before another thread can adopt it. */
 	ck_pr_fence_release();
 	ck_pr_store_uint(&c->owned, 0);
-	cache_unref(c);
+	bp_cache_unref(c);
 }
 
 /*
@@ -382,7 +382,7 @@ static struct cache *cache_new(bufpool_t *pool)
 		struct magazine *m = &c->magazine[k];
 
 		m->bottom = m->top = m->limit = INDEX_START;
-		magazine_make_room(m, pool->depth[k]);
+		bp_magazine_make_room(m, pool->depth[k]);
 	}
 	first = ck_pr_load_ptr(&pool->caches);
 	do {
@@ -408,8 +408,8 @@ static struct cache *cache_enrol(bufpool_t *pool)
 	c = cache_adopt(pool);
 	if (c == NULL)
 		c = cache_new(pool);
-	if (c != NULL && (pthread_setspecific(key, &bufpool_thread) != 0 ||
-	                  !table_add(c))) {
+	if (c != NULL &&
+	    (pthread_setspecific(key, &bufpool_thread) != 0 || !table_add(c))) {
 		cache_disown(c);
 		c = NULL;
 	}
@@ -433,7 +433,7 @@ static struct cache *table_get(const bufpool_t *pool)
 	return NULL;
 }
 
-struct cache *cache_find(bufpool_t *pool)
+struct cache *bp_cache_find(bufpool_t *pool)
 {
 	struct cache *c = table_get(pool);
 

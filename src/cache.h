@@ -85,9 +85,9 @@ struct cache {
 
 	/* Now and then. */
 	unsigned shard;
-	unsigned refs;  /* its pool, and its thread */
-	unsigned owned; /* has a thread */
-	unsigned dead;  /* its pool is destroyed */
+	unsigned refs;      /* its pool, and its thread */
+	unsigned owned;     /* has a thread */
+	unsigned dead;      /* its pool is destroyed */
 	struct cache *next; /* of the same pool; never changes */
 	struct magazine magazine[BUFPOOL_CLASSES]
 		__attribute__((aligned(CK_MD_CACHELINE)));
@@ -104,42 +104,42 @@ struct thread {
 extern __thread struct thread bufpool_thread;
 
 /* This thread's cache of the pool; NULL if it has none and can have none. */
-struct cache *cache_find(bufpool_t *pool);
+struct cache *bp_cache_find(bufpool_t *pool);
 
 /* Take what magazine_take() leaves, the contested part. */
-struct buf *magazine_take_contested(struct magazine *m);
+struct buf *bp_magazine_take_contested(struct magazine *m);
 
 /* After a put into the contested part; the slow half of magazine_put(). */
-void magazine_put_contested(struct magazine *m);
+void bp_magazine_put_contested(struct magazine *m);
 
 /* How many buffers are in; exact for the owner if nobody steals. */
-uint64_t magazine_count(const struct magazine *m);
+uint64_t bp_magazine_count(const struct magazine *m);
 
 /* Make room for up to depth buffers, as far as thieves have left it. */
-void magazine_make_room(struct magazine *m, unsigned depth);
+void bp_magazine_make_room(struct magazine *m, unsigned depth);
 
 /* Move up to n of the owner's buffers of class k to the depot: how many. */
-unsigned cache_spill(struct cache *c, unsigned k, unsigned n);
+unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n);
 
 /* Take up to n idle buffers of class k from the caches of others. */
-unsigned cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
-                     struct buf **out, unsigned n);
+unsigned bp_cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
+                        struct buf **out, unsigned n);
 
 /* A number that changes when buffers of class k come into or leave caches. */
-uint64_t cache_stamp(const bufpool_t *pool, unsigned k);
+uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k);
 
 /* Settle with the pool's gauges: bufs buffers more are out of the depot, and
    whatever the cache's bytes have become. */
-void cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs);
+void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs);
 
 /* Take all that is in any cache of a pool, for good: how many. */
-uint64_t cache_revoke_all(bufpool_t *pool);
+uint64_t bp_cache_revoke_all(bufpool_t *pool);
 
 /* Let go of a cache; the last reference frees it. */
-void cache_unref(struct cache *c);
+void bp_cache_unref(struct cache *c);
 
 /* Make ready for asymmetric fences; false: pools have to be fenced. */
-bool barrier_init(void);
+bool bp_barrier_init(void);
 
 /* Between a write and a read of an owner that a thief must see in order. */
 static inline void owner_fence(bool fenced)
@@ -178,7 +178,7 @@ static inline bool magazine_put(struct magazine *m, struct buf *d, bool fenced)
 	ck_pr_store_64(&m->bottom, b + 1);
 	owner_fence(fenced);
 	if (CK_CC_UNLIKELY(b < ck_pr_load_64(&m->limit)))
-		magazine_put_contested(m);
+		bp_magazine_put_contested(m);
 	return true;
 }
 

@@ -17,8 +17,8 @@ static uint32_t number_of(const struct depot *depot, const struct buf *d)
 	return (uint32_t) (d - depot->bufs);
 }
 
-void depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
-                uint32_t total, unsigned shards)
+void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
+                   uint32_t total, unsigned shards)
 {
 	depot->bufs = bufs;
 	depot->next = next;
@@ -31,8 +31,8 @@ void depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
 		depot->shard[0].head = 0;
 }
 
-unsigned depot_take(struct depot *depot, unsigned shard, struct buf **out,
-                    unsigned n)
+unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
+                       unsigned n)
 {
 	uint32_t number[MAGAZINE_SLOTS];
 	unsigned got = 0;
@@ -48,8 +48,8 @@ unsigned depot_take(struct depot *depot, unsigned shard, struct buf **out,
 	return got;
 }
 
-bool depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
-                unsigned n)
+bool bp_depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
+                   unsigned n)
 {
 	for (unsigned i = 0; i + 1 < n; i++)
 		ck_pr_store_32(&depot->next[number_of(depot, bufs[i])],
@@ -59,7 +59,7 @@ bool depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
 	                  &depot->next[number_of(depot, bufs[n - 1])]);
 }
 
-uint64_t depot_close(struct depot *depot)
+uint64_t bp_depot_close(struct depot *depot)
 {
 	uint64_t in = 0;
 
@@ -72,7 +72,7 @@ uint64_t depot_close(struct depot *depot)
 	return in;
 }
 
-uint64_t depot_stamp(const struct depot *depot)
+uint64_t bp_depot_stamp(const struct depot *depot)
 {
 	uint64_t stamp = 0;
 

@@ -34,25 +34,25 @@ struct depot {
 };
 
 /* Start with all of bufs[0..total), next[0..total) in. */
-void depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
-                uint32_t total, unsigned shards);
+void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
+                   uint32_t total, unsigned shards);
 
 /* Take up to n buffers, the warmest first; returns how many. */
-unsigned depot_take(struct depot *depot, unsigned shard, struct buf **out,
-                    unsigned n);
+unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
+                       unsigned n);
 
 /*
  * Give n > 0 buffers, the warmest first, in one step.  Once they can be seen
  * the depot is not touched again: by then another thread may have freed it.
  * False, and nothing is given, if the depot is closed.
  */
-bool depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
-                unsigned n);
+bool bp_depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
+                   unsigned n);
 
 /* Refuse what is given from now on; returns how many buffers were in. */
-uint64_t depot_close(struct depot *depot);
+uint64_t bp_depot_close(struct depot *depot);
 
 /* A number that changes with every take and give. */
-uint64_t depot_stamp(const struct depot *depot);
+uint64_t bp_depot_stamp(const struct depot *depot);
 
 #endif

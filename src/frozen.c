@@ -46,7 +46,7 @@ bufpool_buf_t *bufpool_thaw(bufpool_frozen_t *f)
 
 bufpool_slice_t bufpool_slice(bufpool_frozen_t *f, size_t offset, size_t len)
 {
-	bufpool_slice_t none = {NULL, 0, NULL};
+	bufpool_slice_t none = { NULL, 0, NULL };
 
 	(void) f, (void) offset, (void) len;
 	errno = ENOSYS;

@@ -115,8 +115,7 @@ static bool budget_take(bufpool_t *pool, size_t capacity)
 	return true;
 }
 
-static struct buf *allocate(bufpool_t *pool, size_t capacity,
-                            size_t alignment)
+static struct buf *allocate(bufpool_t *pool, size_t capacity, size_t alignment)
 {
 	struct buf *d = descriptor_take(pool);
 	void *data;
@@ -134,10 +133,17 @@ static struct buf *allocate(bufpool_t *pool, size_t capacity,
 	return d;
 }
 
-bufpool_buf_t *heap_checkout(bufpool_t *pool, unsigned k, size_t size,
-                             size_t alignment)
+/* What the heap gives for size: its class, or size itself. */
+static size_t capacity_of(size_t size)
 {
-	size_t capacity = k < BUFPOOL_CLASSES ? class_size[k] : size;
+	unsigned k = bp_class_of(size);
+
+	return k < BUFPOOL_CLASSES ? class_size[k] : size;
+}
+
+bufpool_buf_t *bp_heap_checkout(bufpool_t *pool, size_t size, size_t alignment)
+{
+	size_t capacity = capacity_of(size);
 	struct heap *heap = &pool->heap;
 	struct buf *d;
 	int saved = errno;
@@ -154,10 +160,10 @@ bufpool_buf_t *heap_checkout(bufpool_t *pool, unsigned k, size_t size,
 	}
 	ck_pr_inc_64(&pool->left); /* a reason for the pool to stay */
 	ck_pr_inc_64(&heap->out);
-	ck_pr_inc_64(&heap->served[k]);
+	ck_pr_inc_64(&heap->served[bp_class_of(size)]);
 	ck_pr_add_64(&heap->asked, size);
-	gauge_add(&pool->bufs, 1);
-	gauge_add(&pool->bytes, size);
+	bp_gauge_add(&pool->bufs, 1);
+	bp_gauge_add(&pool->bytes, size);
 	d->pub.len = size;
 	d->asked = size;
 	buf_set_state(d, STATE_OUT_HEAP);
@@ -165,30 +171,31 @@ bufpool_buf_t *heap_checkout(bufpool_t *pool, unsigned k, size_t size,
 	return &d->pub;
 }
 
-void heap_return(struct buf *d)
+void bp_heap_return(struct buf *d)
 {
 	bufpool_t *pool = d->pool;
 	struct heap *heap = &pool->heap;
+	size_t capacity = capacity_of(d->asked);
 	int saved = errno;
 
-	check_owner("bufpool_return", d, d->pub.capacity);
+	check_owner("bufpool_return", d, capacity);
 	if (pool->wipe == BUFPOOL_WIPE_ALL)
-		wipe_memset(d->base, d->pub.capacity);
+		bp_wipe_memset(d->base, capacity);
 	else if (pool->wipe == BUFPOOL_WIPE_USED)
-		wipe_memset(d->base, d->pub.len);
+		bp_wipe_memset(d->base, d->pub.len);
 	buf_set_state(d, STATE_HOME_HEAP);
 	free(d->base);
-	ck_pr_sub_64(&heap->bytes, d->pub.capacity);
+	ck_pr_sub_64(&heap->bytes, capacity);
 	ck_pr_sub_64(&heap->asked, d->asked);
 	ck_pr_dec_64(&heap->out);
-	gauge_add(&pool->bytes, -d->asked);
-	gauge_add(&pool->bufs, -1);
+	bp_gauge_add(&pool->bytes, -d->asked);
+	bp_gauge_add(&pool->bufs, -1);
 	descriptor_give(pool, d);
-	pool_settle(pool, 1);
+	bp_pool_settle(pool, 1);
 	errno = saved;
 }
 
-void heap_release(bufpool_t *pool)
+void bp_heap_release(bufpool_t *pool)
 {
 	for (unsigned c = 0; c < HEAP_CHUNKS; c++)
 		free(pool->heap.chunk[c]);

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 /* Not through stdio: its lock may be held, its buffer may never be seen. */
-_Noreturn void misuse(const char *call, const void *handle, const char *reason)
+_Noreturn void bp_misuse(const char *call, const void *handle,
+                         const char *reason)
 {
 	char line[200];
 	int n = snprintf(line, sizeof(line), "bufpool: %s(%p): %s\n", call,
@@ -19,22 +20,23 @@ _Noreturn void misuse(const char *call, const void *handle, const char *reason)
 	abort();
 }
 
-_Noreturn void misuse_handle(const char *call, const struct buf *d)
+_Noreturn void bp_misuse_handle(const char *call, const struct buf *d)
 {
 	bool ours = (uintptr_t) d % sizeof(*d) == 0;
 
 	if (ours && (buf_state(d) == STATE_HOME_HEAP ||
 	             buf_state(d) - STATE_HOME < BUFPOOL_CLASSES))
-		misuse(call, d, "the buffer is home already: returned twice");
-	misuse(call, d, "not a buffer of any pool");
+		bp_misuse(call, d,
+		          "the buffer is home already: returned twice");
+	bp_misuse(call, d, "not a buffer of any pool");
 }
 
-_Noreturn void misuse_owner(const char *call, const struct buf *d,
-                            size_t capacity)
+_Noreturn void bp_misuse_owner(const char *call, const struct buf *d,
+                               size_t capacity)
 {
 	if (d->pub.data != d->base)
-		misuse(call, d, "data was changed");
+		bp_misuse(call, d, "data was changed");
 	if (d->pub.capacity != capacity)
-		misuse(call, d, "capacity was changed");
-	misuse(call, d, "len is above the capacity");
+		bp_misuse(call, d, "capacity was changed");
+	bp_misuse(call, d, "len is above the capacity");
 }

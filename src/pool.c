@@ -13,11 +13,11 @@
 /* ---------------------------------------------------------------- create */
 
 /* What a program that knows only the first version of the struct passes. */
-#define CONFIG_FIRST_SIZE \
+#define CONFIG_FIRST_SIZE                                                      \
 	(offsetof(bufpool_config_t, region_arg) + sizeof(void *))
 
-#define FLAGS_KNOWN                                                   \
-	(BUFPOOL_NUMA_STRICT | BUFPOOL_HUGEPAGES | BUFPOOL_LOCKED |   \
+#define FLAGS_KNOWN                                                            \
+	(BUFPOOL_NUMA_STRICT | BUFPOOL_HUGEPAGES | BUFPOOL_LOCKED |            \
 	 BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK)
 
 static bool is_zero(const char *p, size_t n)
@@ -111,17 +111,17 @@ static void pool_free(bufpool_t *pool)
 
 	for (struct cache *c = pool->caches; c != NULL; c = next) {
 		next = c->next;
-		cache_unref(c);
+		bp_cache_unref(c);
 	}
-	heap_release(pool);
+	bp_heap_release(pool);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		if (pool->region[k] != NULL) {
 			TRACK_OUT(pool->region[k],
 			          pool->total[k] * class_size[k]);
-			region_unmap(pool->region[k],
-			             pool->total[k] * class_size[k]);
+			bp_region_unmap(pool->region[k],
+			                pool->total[k] * class_size[k]);
 		}
-	region_unmap(pool, pool->meta_len);
+	bp_region_unmap(pool, pool->meta_len);
 }
 
 /* Map the payloads of class k, and describe them in bufs and next. */
@@ -133,7 +133,7 @@ static bool class_init(bufpool_t *pool, unsigned k, struct buf *bufs,
 	char *base = NULL;
 
 	if (total > 0) {
-		base = region_map(total * size, class_alignment(size));
+		base = bp_region_map(total * size, class_alignment(size));
 		if (base == NULL)
 			return false;
 	}
@@ -147,7 +147,7 @@ static bool class_init(bufpool_t *pool, unsigned k, struct buf *bufs,
 		buf_set_state(d, STATE_HOME + k);
 	}
 	TRACK_IDLE(base, total * size);
-	depot_init(&pool->depot[k], bufs, next, total, pool->shards);
+	bp_depot_init(&pool->depot[k], bufs, next, total, pool->shards);
 	return true;
 }
 
@@ -159,7 +159,7 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg, size_t total)
 {
 	size_t len = sizeof(struct bufpool) +
 	             total * (sizeof(struct buf) + sizeof(uint32_t));
-	bufpool_t *pool = region_map(len, PAGE);
+	bufpool_t *pool = bp_region_map(len, PAGE);
 
 	if (pool == NULL)
 		return NULL;
@@ -169,7 +169,7 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg, size_t total)
 	pool->exhausted = cfg->exhausted;
 	pool->heap_limit = cfg->heap_limit;
 	pool->shards = shard_count();
-	pool->fenced = !barrier_init();
+	pool->fenced = !bp_barrier_init();
 	pool->left = total + 1;
 	pool->heap.free = STACK_NIL;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
@@ -225,7 +225,7 @@ bufpool_t *bufpool_create(const bufpool_config_t *config)
 
 /* --------------------------------------------------------------- destroy */
 
-void pool_settle(bufpool_t *pool, uint64_t n)
+void bp_pool_settle(bufpool_t *pool, uint64_t n)
 {
 	int saved = errno;
 
@@ -248,10 +248,10 @@ void bufpool_destroy(bufpool_t *pool)
 	ck_pr_store_uint(&pool->closing, 1);
 	/* Before the list of caches is read: see cache_new(). */
 	ck_pr_fence_memory();
-	found = cache_revoke_all(pool);
+	found = bp_cache_revoke_all(pool);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		found += depot_close(&pool->depot[k]);
-	pool_settle(pool, found + 1);
+		found += bp_depot_close(&pool->depot[k]);
+	bp_pool_settle(pool, found + 1);
 	errno = saved;
 }
 
@@ -273,30 +273,30 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 	uint64_t stamp, *served;
 
 	do {
-		stamp = depot_stamp(depot) + cache_stamp(pool, k);
+		stamp = bp_depot_stamp(depot) + bp_cache_stamp(pool, k);
 		ck_pr_fence_load(); /* the stamp before what it guards */
-		n = depot_take(depot, c != NULL ? c->shard : 0, got, batch);
+		n = bp_depot_take(depot, c != NULL ? c->shard : 0, got, batch);
 		stolen = n == 0;
 		if (stolen)
-			n = cache_steal(pool, c, k, got, batch);
+			n = bp_cache_steal(pool, c, k, got, batch);
 		ck_pr_fence_load();
 	} while (n == 0 &&
-	         stamp != depot_stamp(depot) + cache_stamp(pool, k));
+	         stamp != bp_depot_stamp(depot) + bp_cache_stamp(pool, k));
 	if (n == 0)
 		return NULL;
 	if (c == NULL) {
 		ck_pr_inc_64(stolen ? &pool->counts[k].stolen
 		                    : &pool->counts[k].depot_hits);
-		gauge_add(&pool->bufs, stolen ? 0 : 1);
+		bp_gauge_add(&pool->bufs, stolen ? 0 : 1);
 		return got[0];
 	}
 	served = stolen ? &c->magazine[k].stolen : &c->magazine[k].depot_hits;
 	owner_set(served, *served + 1);
-	magazine_make_room(&c->magazine[k], pool->depth[k]);
+	bp_magazine_make_room(&c->magazine[k], pool->depth[k]);
 	for (unsigned i = n - 1; i > 0; i--)
 		magazine_put(&c->magazine[k], got[i], c->fenced);
 	/* Stolen ones were out of the depot before. */
-	cache_charge(pool, c, stolen ? 0 : n);
+	bp_cache_charge(pool, c, stolen ? 0 : n);
 	return got[0];
 }
 
@@ -307,7 +307,7 @@ static struct buf *take_cached(struct cache *c, unsigned k)
 	struct buf *d = magazine_take(m, c->fenced);
 
 	if (d == NULL)
-		d = magazine_take_contested(m);
+		d = bp_magazine_take_contested(m);
 	if (d != NULL)
 		owner_set(&m->hits, m->hits + 1);
 	return d;
@@ -322,7 +322,7 @@ static struct buf *take_slow(bufpool_t *pool, unsigned k, size_t len)
 
 	if (pool->total[k] == 0)
 		return NULL;
-	c = cache_find(pool);
+	c = bp_cache_find(pool);
 	if (c != NULL)
 		d = take_cached(c, k);
 	if (d == NULL)
@@ -333,10 +333,10 @@ static struct buf *take_slow(bufpool_t *pool, unsigned k, size_t len)
 	if (c != NULL) {
 		owner_set(&c->asked, c->asked + len);
 		if (!cache_covers(c, c->asked))
-			cache_charge(pool, c, 0);
+			bp_cache_charge(pool, c, 0);
 	} else {
 		ck_pr_add_64(&pool->asked, len);
-		gauge_add(&pool->bytes, len);
+		bp_gauge_add(&pool->bytes, len);
 	}
 	check_home(d, k);
 	d->pub.len = len;
@@ -352,30 +352,20 @@ static bufpool_buf_t *fail(int error)
 	return NULL;
 }
 
-/* The class that serves size, or BUFPOOL_CLASSES. */
-static unsigned class_of(size_t size)
-{
-	unsigned k = 0;
-
-	while (k < BUFPOOL_CLASSES && class_size[k] < size)
-		k++;
-	return k;
-}
-
 /* The heap, if `exhausted` allows. */
-static bufpool_buf_t *from_heap(bufpool_t *pool, unsigned k, size_t size,
-                                size_t alignment)
+static bufpool_buf_t *from_heap(bufpool_t *pool, size_t size, size_t alignment)
 {
 	if (pool->exhausted == BUFPOOL_FAIL)
 		return fail(ENOBUFS);
-	return heap_checkout(pool, k, size, alignment > PAGE ? alignment : PAGE);
+	return bp_heap_checkout(pool, size,
+	                        alignment > PAGE ? alignment : PAGE);
 }
 
-bufpool_buf_t *checkout_slow(bufpool_t *pool, unsigned k, size_t len)
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len)
 {
 	struct buf *d = take_slow(pool, k, len);
 
-	return d != NULL ? &d->pub : from_heap(pool, k, len, PAGE);
+	return d != NULL ? &d->pub : from_heap(pool, len, PAGE);
 }
 
 /* What is wrong with these arguments; 0 if nothing is. */
@@ -384,13 +374,13 @@ static int check_request(const bufpool_t *pool, size_t size)
 	return size > PTRDIFF_MAX ? EOVERFLOW : pool == NULL ? EINVAL : 0;
 }
 
-bufpool_buf_t *checkout_other(bufpool_t *pool, size_t size)
+bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size)
 {
 	int error = check_request(pool, size);
 
 	if (error != 0)
 		return fail(error);
-	return from_heap(pool, BUFPOOL_CLASSES, size, PAGE);
+	return from_heap(pool, size, PAGE);
 }
 
 bufpool_buf_t *bufpool_checkout_zeroed(bufpool_t *pool, size_t size)
@@ -407,22 +397,23 @@ bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
                                         size_t alignment)
 {
 	int error = check_request(pool, size);
-	unsigned k = class_of(size);
+	unsigned k = bp_class_of(size);
 	struct buf *d = NULL;
 
-	if (error == 0 && (alignment == 0 || (alignment & (alignment - 1)) != 0))
+	if (error == 0 &&
+	    (alignment == 0 || (alignment & (alignment - 1)) != 0))
 		error = EINVAL;
 	if (error != 0)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES && alignment <= class_alignment(class_size[k]))
 		d = take_slow(pool, k, size);
-	return d != NULL ? &d->pub : from_heap(pool, k, size, alignment);
+	return d != NULL ? &d->pub : from_heap(pool, size, alignment);
 }
 
 bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
 {
 	int error = check_request(pool, size);
-	unsigned k = class_of(size);
+	unsigned k = bp_class_of(size);
 	struct buf *d = NULL;
 
 	if (error != 0)
@@ -441,8 +432,8 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 	return fail(error != 0 ? error : ENOSYS);
 }
 
-size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
-                             bufpool_buf_t **bufs, size_t n)
+size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
+                             size_t n)
 {
 	int error = check_request(pool, size);
 	size_t got = 0;
@@ -464,29 +455,29 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
  * The magazine may be full: see what thieves have left, else send half of it
  * to the depot.  The pool stays as long as we have d.
  */
-void return_full(struct cache *c, struct buf *d, unsigned k)
+void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 {
 	bufpool_t *pool = d->pool;
 	struct magazine *m = &c->magazine[k];
 	unsigned depth = pool->depth[k];
 
-	magazine_make_room(m, depth);
+	bp_magazine_make_room(m, depth);
 	if (depth > 0) {
 		if (magazine_put(m, d, c->fenced))
 			return;
-		cache_spill(c, k, (depth + 1) / 2);
+		bp_cache_spill(c, k, (depth + 1) / 2);
 		if (magazine_put(m, d, c->fenced))
 			return;
 	}
-	cache_charge(pool, c, -1);
-	if (!depot_give(&pool->depot[k], c->shard, &d, 1))
-		pool_settle(pool, 1);
+	bp_cache_charge(pool, c, -1);
+	if (!bp_depot_give(&pool->depot[k], c->shard, &d, 1))
+		bp_pool_settle(pool, 1);
 }
 
-void return_slow(struct buf *d, unsigned k)
+void bp_return_slow(struct buf *d, unsigned k)
 {
 	bufpool_t *pool = d->pool;
-	struct cache *c = cache_find(pool);
+	struct cache *c = bp_cache_find(pool);
 
 	if (c != NULL) {
 		struct magazine *m = &c->magazine[k];
@@ -494,15 +485,15 @@ void return_slow(struct buf *d, unsigned k)
 		owner_set(&m->returns, m->returns + 1);
 		owner_set(&c->asked, c->asked - d->asked);
 		if (!magazine_put(m, d, c->fenced))
-			return_full(c, d, k);
+			bp_return_full(c, d, k);
 		return;
 	}
 	ck_pr_inc_64(&pool->counts[k].returns);
 	ck_pr_add_64(&pool->asked, -d->asked);
-	gauge_add(&pool->bytes, -d->asked);
-	gauge_add(&pool->bufs, -1);
-	if (!depot_give(&pool->depot[k], 0, &d, 1))
-		pool_settle(pool, 1);
+	bp_gauge_add(&pool->bytes, -d->asked);
+	bp_gauge_add(&pool->bufs, -1);
+	if (!bp_depot_give(&pool->depot[k], 0, &d, 1))
+		bp_pool_settle(pool, 1);
 }
 
 void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n)

@@ -9,6 +9,9 @@
  *               regions        region.c  the payloads, mapped per class
  *                  │ exhausted
  *               heap           heap.c    malloc, within a budget
+ *
+ * What several files share is called bp_*, so that the static library takes no
+ * names from the programs that link it.
  */
 #ifndef POOL_H
 #define POOL_H
@@ -46,7 +49,7 @@ struct cache;
  * owner only.
  */
 struct buf {
-	bufpool_buf_t pub;   /* the owner's part; first, so that a handle is
+	bufpool_buf_t pub;    /* the owner's part; first, so that a handle is
 	                        its descriptor */
 	struct bufpool *pool; /* home */
 	void *base;           /* what pub.data was, and must be on return */
@@ -83,11 +86,11 @@ struct gauge {
 /* The buffers that the heap stands in for; see heap.c. */
 #define HEAP_CHUNKS 18
 struct heap {
-	uint64_t free;                  /* a stack of free descriptors */
-	struct buf *chunk[HEAP_CHUNKS]; /* all descriptors */
-	uint64_t out;                   /* live buffers */
-	uint64_t bytes;                 /* their capacities */
-	uint64_t asked;                 /* what they were asked for */
+	uint64_t free;                        /* a stack of free descriptors */
+	struct buf *chunk[HEAP_CHUNKS];       /* all descriptors */
+	uint64_t out;                         /* live buffers */
+	uint64_t bytes;                       /* their capacities */
+	uint64_t asked;                       /* what they were asked for */
 	uint64_t served[BUFPOOL_CLASSES + 1]; /* checkouts, oversize last */
 };
 
@@ -97,12 +100,12 @@ struct bufpool {
 	enum bufpool_wipe wipe;
 	enum bufpool_exhausted exhausted;
 	size_t heap_limit;
-	unsigned shards;                     /* of each depot */
-	bool fenced;                         /* no membarrier: see cache.h */
-	uint32_t total[BUFPOOL_CLASSES];     /* buffers */
-	unsigned depth[BUFPOOL_CLASSES];     /* of a thread's magazine */
-	void *region[BUFPOOL_CLASSES];       /* the payloads */
-	size_t meta_len;                     /* of the mapping this lies in */
+	unsigned shards;                 /* of each depot */
+	bool fenced;                     /* no membarrier: see cache.h */
+	uint32_t total[BUFPOOL_CLASSES]; /* buffers */
+	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
+	void *region[BUFPOOL_CLASSES];   /* the payloads */
+	size_t meta_len;                 /* of the mapping this lies in */
 
 	/* Written when a thread first comes. */
 	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
@@ -123,54 +126,64 @@ struct bufpool {
 	struct depot depot[BUFPOOL_CLASSES];
 };
 
+/* The class that serves size, or BUFPOOL_CLASSES. */
+static inline unsigned bp_class_of(size_t size)
+{
+	unsigned k = 0;
+
+	while (k < BUFPOOL_CLASSES && class_size[k] < size)
+		k++;
+	return k;
+}
+
 /* Change a gauge by delta, modulo 2^64, and keep its peak. */
-void gauge_add(struct gauge *gauge, uint64_t delta);
+void bp_gauge_add(struct gauge *gauge, uint64_t delta);
 
 /*
  * What the fast paths of checkout.c leave over.
  *
- * checkout_slow: a checkout of class k, in full.
- * checkout_other: above the largest class, or an error.
- * return_slow: send home a buffer that is erased and marked STATE_HOME.
- * return_full: the same, into a cache whose magazine may be full.
+ * bp_checkout_slow: a checkout of class k, in full.
+ * bp_checkout_other: above the largest class, or an error.
+ * bp_return_slow: send home a buffer that is erased and marked STATE_HOME.
+ * bp_return_full: the same, into a cache whose magazine may be full.
  */
-bufpool_buf_t *checkout_slow(bufpool_t *pool, unsigned k, size_t len);
-bufpool_buf_t *checkout_other(bufpool_t *pool, size_t size);
-void return_slow(struct buf *d, unsigned k);
-void return_full(struct cache *c, struct buf *d, unsigned k);
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len);
+bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size);
+void bp_return_slow(struct buf *d, unsigned k);
+void bp_return_full(struct cache *c, struct buf *d, unsigned k);
 
 /* n buffers, or destroy itself, are done with a pool; the last one frees it. */
-void pool_settle(bufpool_t *pool, uint64_t n);
+void bp_pool_settle(bufpool_t *pool, uint64_t n);
 
 /* region.c: zeroed, populated memory, aligned to a power of two; or NULL. */
-void *region_map(size_t len, size_t alignment);
-void region_unmap(void *base, size_t len);
+void *bp_region_map(size_t len, size_t alignment);
+void bp_region_unmap(void *base, size_t len);
 
 /*
- * heap.c: a buffer of class k, or of exactly size bytes where k is
- * BUFPOOL_CLASSES; NULL and errno if the budget or the memory is used up.
+ * heap.c: a buffer of the class that serves size, or of exactly size bytes if
+ * none does; NULL and errno if the budget or the memory is used up.
  */
-bufpool_buf_t *heap_checkout(bufpool_t *pool, unsigned k, size_t size,
-                             size_t alignment);
-void heap_return(struct buf *d);
-void heap_release(bufpool_t *pool); /* with its pool */
+bufpool_buf_t *bp_heap_checkout(bufpool_t *pool, size_t size, size_t alignment);
+void bp_heap_return(struct buf *d);
+void bp_heap_release(bufpool_t *pool); /* with its pool */
 
 /*
  * misuse.c: one line that names the public call and the reason, then abort.
  * The second finds the reason in the state, the third in the owner's part.
  */
-_Noreturn void misuse(const char *call, const void *handle,
-                           const char *reason);
-_Noreturn void misuse_handle(const char *call, const struct buf *d);
-_Noreturn void misuse_owner(const char *call, const struct buf *d,
-                            size_t capacity);
+_Noreturn void bp_misuse(const char *call, const void *handle,
+                         const char *reason);
+_Noreturn void bp_misuse_handle(const char *call, const struct buf *d);
+_Noreturn void bp_misuse_owner(const char *call, const struct buf *d,
+                               size_t capacity);
 
 /* An idle buffer of class k, and nobody else's. */
 static inline void check_home(const struct buf *d, unsigned k)
 {
 	if (CK_CC_UNLIKELY(buf_state(d) != STATE_HOME + k))
-		misuse("bufpool_checkout", d,
-		       "an idle buffer has an owner: returned twice at once");
+		bp_misuse(
+			"bufpool_checkout", d,
+			"an idle buffer has an owner: returned twice at once");
 }
 
 /* What an owner must not have changed when its buffer comes in. */
@@ -179,7 +192,7 @@ static inline void check_owner(const char *call, const struct buf *d,
 {
 	if (CK_CC_UNLIKELY((d->pub.len > capacity) | (d->pub.data != d->base) |
 	                   (d->pub.capacity != capacity)))
-		misuse_owner(call, d, capacity);
+		bp_misuse_owner(call, d, capacity);
 }
 
 #endif

@@ -25,7 +25,7 @@ static bool populate(char *base, size_t len)
 	return true;
 }
 
-void *region_map(size_t len, size_t alignment)
+void *bp_region_map(size_t len, size_t alignment)
 {
 	size_t slack = alignment - PAGE;
 	char *base, *aligned;
@@ -46,7 +46,7 @@ void *region_map(size_t len, size_t alignment)
 	return aligned;
 }
 
-void region_unmap(void *base, size_t len)
+void bp_region_unmap(void *base, size_t len)
 {
 	munmap(base, len);
 }
@@ -60,8 +60,7 @@ size_t bufpool_trim(bufpool_t *pool)
 	return 0;
 }
 
-size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out,
-                       size_t max)
+size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out, size_t max)
 {
 	(void) pool, (void) out, (void) max;
 	errno = ENOSYS;

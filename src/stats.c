@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void gauge_add(struct gauge *gauge, uint64_t delta)
+void bp_gauge_add(struct gauge *gauge, uint64_t delta)
 {
 	uint64_t now = ck_pr_faa_64(&gauge->now, delta) + delta;
 	uint64_t peak = ck_pr_load_64(&gauge->peak);
@@ -44,7 +44,7 @@ static void class_stats(const bufpool_t *pool, unsigned k,
 		out->cache_hits += ck_pr_load_64(&m->hits);
 		out->depot_hits += ck_pr_load_64(&m->depot_hits);
 		out->stolen += ck_pr_load_64(&m->stolen);
-		out->cached += magazine_count(m);
+		out->cached += bp_magazine_count(m);
 	}
 	out->heap_fallbacks = ck_pr_load_64(&pool->heap.served[k]);
 	out->checked_out = at_least_zero(out->cache_hits + out->depot_hits +
@@ -70,8 +70,8 @@ void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out)
 		bufpool_class_stats_t *class = &out->per_class[k];
 
 		class_stats(pool, k, class);
-		out->hits += class->cache_hits + class->depot_hits +
-		             class->stolen;
+		out->hits +=
+			class->cache_hits + class->depot_hits + class->stolen;
 		out->misses += class->heap_fallbacks;
 		out->checked_out += class->checked_out;
 	}
@@ -97,10 +97,14 @@ struct field {
 	const char *help;
 };
 
-#define TOTAL(name, counts, help) \
-	{ #name, offsetof(bufpool_stats_t, name), counts, help }
-#define CLASS(name, counts, help) \
-	{ #name, offsetof(bufpool_class_stats_t, name), counts, help }
+#define TOTAL(name, counts, help)                                              \
+	{                                                                      \
+#name, offsetof(bufpool_stats_t, name), counts, help           \
+	}
+#define CLASS(name, counts, help)                                              \
+	{                                                                      \
+#name, offsetof(bufpool_class_stats_t, name), counts, help     \
+	}
 
 static const struct field totals[] = {
 	TOTAL(hits, true, "Checkouts served from pool memory."),
@@ -190,8 +194,7 @@ static void print_prometheus(const bufpool_stats_t *s, FILE *stream)
 
 	for (size_t i = 0; i < COUNT(totals); i++) {
 		print_metric("", &totals[i], name, sizeof(name), stream);
-		fprintf(stream, "%s %" PRIu64 "\n", name,
-		        value(s, &totals[i]));
+		fprintf(stream, "%s %" PRIu64 "\n", name, value(s, &totals[i]));
 	}
 	for (size_t i = 0; i < COUNT(class_fields); i++) {
 		print_metric("class_", &class_fields[i], name, sizeof(name),
@@ -218,7 +221,8 @@ int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
 	FILE *memory;
 	bool ok;
 
-	if (pool == NULL || stream == NULL || (unsigned) format >= COUNT(print)) {
+	if (pool == NULL || stream == NULL ||
+	    (unsigned) format >= COUNT(print)) {
 		errno = EINVAL;
 		return -1;
 	}

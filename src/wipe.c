@@ -4,7 +4,7 @@
 #if defined(__SSE2__)
 #include <emmintrin.h>
 
-void wipe_stream(void *p, size_t n)
+void bp_wipe_stream(void *p, size_t n)
 {
 	const __m128i zero = _mm_setzero_si128();
 	char *at = p;
@@ -24,9 +24,9 @@ void wipe_stream(void *p, size_t n)
 
 #else
 
-void wipe_stream(void *p, size_t n)
+void bp_wipe_stream(void *p, size_t n)
 {
-	wipe_memset(p, n);
+	bp_wipe_memset(p, n);
 }
 
 #endif

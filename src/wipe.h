@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <string.h>
 
-static inline void wipe_memset(void *p, size_t n)
+static inline void bp_wipe_memset(void *p, size_t n)
 {
 	memset(p, 0, n);
 	__asm__ __volatile__("" : : "r"(p) : "memory");
@@ -25,6 +25,6 @@ static inline void wipe_memset(void *p, size_t n)
  * where a memset would first read what it overwrites and evict what is in
  * use.  p and n are multiples of 64.
  */
-void wipe_stream(void *p, size_t n);
+void bp_wipe_stream(void *p, size_t n);
 
 #endif

@@ -14,7 +14,7 @@ static uint32_t next[COUNT];
 
 static void setup(uint32_t total, unsigned shards)
 {
-	depot_init(&depot, bufs, next, total, shards);
+	bp_depot_init(&depot, bufs, next, total, shards);
 }
 
 START_TEST(takes_what_is_there)
@@ -23,13 +23,13 @@ START_TEST(takes_what_is_there)
 
 	setup(10, 1);
 	/* In the order of addresses at first. */
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 4), 4);
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 4), 4);
 	for (int i = 0; i < 4; i++)
 		ck_assert_ptr_eq(out[i], &bufs[i]);
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 60), 6);
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 1), 0);
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 60), 6);
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 1), 0);
 	setup(0, 1);
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 1), 0);
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 1), 0);
 }
 END_TEST
 
@@ -39,9 +39,9 @@ START_TEST(warm_buffers_come_first)
 	struct buf *out[4];
 
 	setup(0, 1);
-	ck_assert(depot_give(&depot, 0, &given[2], 1));
-	ck_assert(depot_give(&depot, 0, given, 2));
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 4), 3);
+	ck_assert(bp_depot_give(&depot, 0, &given[2], 1));
+	ck_assert(bp_depot_give(&depot, 0, given, 2));
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 4), 3);
 	ck_assert(memcmp(out, given, sizeof(given)) == 0);
 }
 END_TEST
@@ -56,9 +56,9 @@ START_TEST(every_shard_is_found)
 			for (unsigned from = 0; from < 2 * shards; from++) {
 				struct buf *d = &bufs[to];
 
-				ck_assert(depot_give(&depot, to, &d, 1));
+				ck_assert(bp_depot_give(&depot, to, &d, 1));
 				ck_assert_uint_eq(
-					depot_take(&depot, from, out, 1), 1);
+					bp_depot_take(&depot, from, out, 1), 1);
 				ck_assert_ptr_eq(out[0], d);
 			}
 	}
@@ -71,9 +71,9 @@ START_TEST(own_shard_first)
 	struct buf *a = &bufs[1], *b = &bufs[2], *out[1];
 
 	setup(0, 2);
-	ck_assert(depot_give(&depot, 0, &a, 1));
-	ck_assert(depot_give(&depot, 1, &b, 1));
-	ck_assert_uint_eq(depot_take(&depot, 1, out, 1), 1);
+	ck_assert(bp_depot_give(&depot, 0, &a, 1));
+	ck_assert(bp_depot_give(&depot, 1, &b, 1));
+	ck_assert_uint_eq(bp_depot_take(&depot, 1, out, 1), 1);
 	ck_assert_ptr_eq(out[0], b);
 }
 END_TEST
@@ -83,13 +83,13 @@ START_TEST(closed_for_ever)
 	struct buf *d = &bufs[0], *out[2];
 
 	setup(10, 4);
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 2), 2);
-	ck_assert(depot_give(&depot, 3, &out[1], 1));
-	ck_assert_uint_eq(depot_close(&depot), 9);
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 2), 2);
+	ck_assert(bp_depot_give(&depot, 3, &out[1], 1));
+	ck_assert_uint_eq(bp_depot_close(&depot), 9);
 	for (unsigned shard = 0; shard < 4; shard++)
-		ck_assert(!depot_give(&depot, shard, &d, 1));
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 2), 0);
-	ck_assert_uint_eq(depot_close(&depot), 0);
+		ck_assert(!bp_depot_give(&depot, shard, &d, 1));
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 2), 0);
+	ck_assert_uint_eq(bp_depot_close(&depot), 0);
 }
 END_TEST
 
@@ -100,12 +100,12 @@ START_TEST(stamp_changes)
 
 	setup(3, 2);
 	for (int i = 0; i < 1000; i++) {
-		stamp = depot_stamp(&depot);
-		ck_assert_uint_eq(depot_take(&depot, 1, out, 1), 1);
-		ck_assert_uint_ne(stamp, depot_stamp(&depot));
-		stamp = depot_stamp(&depot);
-		ck_assert(depot_give(&depot, 0, out, 1));
-		ck_assert_uint_ne(stamp, depot_stamp(&depot));
+		stamp = bp_depot_stamp(&depot);
+		ck_assert_uint_eq(bp_depot_take(&depot, 1, out, 1), 1);
+		ck_assert_uint_ne(stamp, bp_depot_stamp(&depot));
+		stamp = bp_depot_stamp(&depot);
+		ck_assert(bp_depot_give(&depot, 0, out, 1));
+		ck_assert_uint_ne(stamp, bp_depot_stamp(&depot));
 	}
 }
 END_TEST
@@ -123,8 +123,8 @@ START_TEST(a_stale_top_is_noticed)
 	setup(3, 1);
 	was = *head;
 	ck_assert_uint_eq(stack_top(was), 0);
-	ck_assert_uint_eq(depot_take(&depot, 0, out, 2), 2);
-	ck_assert(depot_give(&depot, 0, out, 1));
+	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 2), 2);
+	ck_assert(bp_depot_give(&depot, 0, out, 1));
 	now = *head;
 	ck_assert_uint_eq(stack_top(now), 0);
 	ck_assert_uint_ne(was, now);
@@ -144,7 +144,7 @@ static void *mover(void *arg)
 	struct buf *out[16];
 
 	while (rounds-- > 0) {
-		unsigned n = depot_take(&depot, me, out,
+		unsigned n = bp_depot_take(&depot, me, out,
 		                        1 + (unsigned) draw(&seed) % 16);
 
 		for (unsigned i = 0; i < n; i++) {
@@ -156,7 +156,7 @@ static void *mover(void *arg)
 			owner[out[i] - bufs] = 0;
 		}
 		if (n > 0)
-			must(depot_give(&depot, (unsigned) draw(&seed), out, n));
+			must(bp_depot_give(&depot, (unsigned) draw(&seed), out, n));
 	}
 	return NULL;
 }
@@ -170,7 +170,7 @@ static void hammer(unsigned shards, uint32_t total)
 		thread[i] = start_thread(mover, (void *) (uintptr_t) (i + 1));
 	for (int i = 0; i < THREADS; i++)
 		join_thread(thread[i]);
-	ck_assert_uint_eq(depot_close(&depot), total);
+	ck_assert_uint_eq(bp_depot_close(&depot), total);
 }
 
 START_TEST(one_owner_each)

@@ -77,6 +77,10 @@ case $cflags in *-D__*) fail "Cflags: $cflags" ;; esac
 $NM -D --defined-only "$lib"/libbufpool*.so | sed -n 's/@.*//; s/.* [TDBR] //p' |
 	LC_ALL=C sort >"$tmp/exported"
 ! grep -v '^bufpool_' "$tmp/exported" || fail 'exports names of others'
+# The static library cannot hide names; it has a prefix for them.
+! $NM -g --defined-only "$lib"/libbufpool.a 2>/dev/null |
+	sed -n 's/^[0-9a-f]* [A-Z] //p' | grep -Ev '^(bufpool|bp)_' ||
+	fail 'the static library has names of others'
 cat "$tmp"/root/*/*/include/bufpool.h "$tmp"/root/*/*/include/bufpool/*.h \
 	2>/dev/null | tr '\n' ' ' | sed 's,/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/,,g' |
 	grep -Eo '\bbufpool_[a-z0-9_]+\([a-z ]*(void|bufpool|struct|FILE|const)' |

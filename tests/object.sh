@@ -52,8 +52,8 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 	esac
 	# Memory that is freed next: what compilers like to leave out.
 	compile "$flags" "$src/src/heap.c"
-	[ "$(code_of heap_return | wipes)" -ge 1 ] ||
-		fail "$flags: heap_return() does not wipe"
+	[ "$(code_of bp_heap_return | wipes)" -ge 1 ] ||
+		fail "$flags: bp_heap_return() does not wipe"
 
 	compile "$flags" "$build/src/checkout.c"
 	# One for each class, and for the bytes used.
@@ -69,4 +69,4 @@ done
 
 # This test can see a wipe that is missing.
 compile -O2 "$src/src/stats.c"
-[ "$(code_of gauge_add | wipes)" -eq 0 ] || fail 'sees wipes where none are'
+[ "$(code_of bp_gauge_add | wipes)" -eq 0 ] || fail 'sees wipes where none are'
