@@ -715,8 +715,9 @@ static size_t run_threads(void)
 	for (i = 0; i < opt.threads; i++) {
 		pthread_join(r[i].thread, NULL);
 		pthread_join(w[i], NULL);
-		pthread_cond_destroy(&r[i].room);
 	}
+	for (i = 0; i < opt.threads; i++) /* any worker may have signalled it */
+		pthread_cond_destroy(&r[i].room);
 	free(r);
 	free(w);
 	return sums;
