@@ -161,16 +161,20 @@ static unsigned magazine_steal(struct magazine *m, struct buf **out, unsigned n,
 
 /* ----------------------------------------------------------------- cache */
 
-unsigned bp_cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
+unsigned bp_cache_steal(bufpool_t *pool, struct cache *thief, unsigned k,
                         struct buf **out, unsigned n)
 {
 	struct cache *c = ck_pr_load_ptr(&pool->caches);
 	unsigned got = 0;
 
-	for (; c != NULL && got == 0; c = c->next)
-		if (c != thief)
-			got = magazine_steal(&c->magazine[k], out, n,
-			                     pool->fenced);
+	for (; c != NULL && got == 0; c = c->next) {
+		struct magazine *m = &c->magazine[k];
+
+		if (c == thief || bp_magazine_count(m) == 0)
+			continue;
+		move_begin(thief);
+		got = magazine_steal(m, out, n, pool->fenced);
+	}
 	return got;
 }
 
@@ -185,6 +189,15 @@ uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k)
 		stamp += ck_pr_load_64(&m->returns) + ck_pr_load_64(&m->top);
 	}
 	return stamp;
+}
+
+bool bp_cache_moving(const bufpool_t *pool, const struct cache *self)
+{
+	const struct cache *c = ck_pr_load_ptr(&pool->caches);
+
+	while (c != NULL && (c == self || !ck_pr_load_uint(&c->moving)))
+		c = c->next;
+	return c != NULL;
 }
 
 void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
@@ -203,16 +216,19 @@ void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
 unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 {
 	struct buf *bufs[MAGAZINE_SLOTS];
-	unsigned got = take_many(&c->magazine[k], bufs, n, c->fenced);
 	bufpool_t *pool;
+	unsigned got;
 
-	if (got == 0)
-		return 0;
-	/* The pool is there as long as we have a buffer of it. */
-	pool = bufs[0]->pool;
-	bp_cache_charge(pool, c, -(uint64_t) got);
-	if (!bp_depot_give(&pool->depot[k], c->shard, bufs, got))
-		bp_pool_settle(pool, got);
+	move_begin(c);
+	got = take_many(&c->magazine[k], bufs, n, c->fenced);
+	if (got > 0) {
+		/* The pool is there as long as we have a buffer of it. */
+		pool = bufs[0]->pool;
+		bp_cache_charge(pool, c, -(uint64_t) got);
+		if (!bp_depot_give(&pool->depot[k], c->shard, bufs, got))
+			bp_pool_settle(pool, got);
+	}
+	move_end(c);
 	return got;
 }
 
@@ -381,6 +397,7 @@ static struct cache *cache_new(bufpool_t *pool)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
 		struct magazine *m = &c->magazine[k];
 
+		c->slack += pool->depth[k] * class_size[k];
 		m->bottom = m->top = m->limit = INDEX_START;
 		bp_magazine_make_room(m, pool->depth[k]);
 	}

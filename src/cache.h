@@ -81,6 +81,7 @@ struct cache {
 	                     thread are returned by another */
 	uint64_t charged; /* the part of the pool's gauge that stands for
 	                     asked and for what is cached */
+	uint64_t slack;   /* bytes that its magazines can hold */
 	bool fenced;
 
 	/* Now and then. */
@@ -88,6 +89,8 @@ struct cache {
 	unsigned refs;      /* its pool, and its thread */
 	unsigned owned;     /* has a thread */
 	unsigned dead;      /* its pool is destroyed */
+	unsigned moving;    /* the owner may have idle buffers in its hands that
+	                       nobody can see */
 	struct cache *next; /* of the same pool; never changes */
 	struct magazine magazine[BUFPOOL_CLASSES]
 		__attribute__((aligned(CK_MD_CACHELINE)));
@@ -122,11 +125,14 @@ void bp_magazine_make_room(struct magazine *m, unsigned depth);
 unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n);
 
 /* Take up to n idle buffers of class k from the caches of others. */
-unsigned bp_cache_steal(bufpool_t *pool, const struct cache *thief, unsigned k,
+unsigned bp_cache_steal(bufpool_t *pool, struct cache *thief, unsigned k,
                         struct buf **out, unsigned n);
 
 /* A number that changes when buffers of class k come into or leave caches. */
 uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k);
+
+/* Whether another thread is moving idle buffers, which none can see now. */
+bool bp_cache_moving(const bufpool_t *pool, const struct cache *self);
 
 /* Settle with the pool's gauges: bufs buffers more are out of the depot, and
    whatever the cache's bytes have become. */
@@ -182,16 +188,39 @@ static inline bool magazine_put(struct magazine *m, struct buf *d, bool fenced)
 	return true;
 }
 
+/* Around each move of buffers that are idle before and after it. */
+static inline void move_begin(struct cache *c)
+{
+	if (c != NULL)
+		ck_pr_store_uint(&c->moving, 1);
+	ck_pr_fence_store_atomic(); /* before they are out of sight */
+}
+
+static inline void move_end(struct cache *c)
+{
+	ck_pr_fence_release(); /* after they are in sight again */
+	ck_pr_store_uint(&c->moving, 0);
+}
+
 /* Write what only the owner writes and others read. */
 static inline void owner_set(uint64_t *counter, uint64_t n)
 {
 	ck_pr_store_64(counter, n);
 }
 
-/* Whether the pool's gauge of bytes stands for that much. */
-static inline bool cache_covers(const struct cache *c, uint64_t asked)
+static inline void owner_count(uint64_t *counter)
 {
-	return (int64_t) (c->charged - asked) >= 0;
+	owner_set(counter, *counter + 1);
+}
+
+/*
+ * Whether the pool's gauge of bytes may stay as it is while the cache has that
+ * much asked for: it stands for all of it, and for no more on top than a full
+ * cache would hold.
+ */
+static inline bool cache_is_charged(const struct cache *c, uint64_t asked)
+{
+	return c->charged - asked <= c->slack; /* modulo 2^64: both at once */
 }
 
 #endif

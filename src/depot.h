@@ -37,6 +37,8 @@ struct depot {
 void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
                    uint32_t total, unsigned shards);
 
+bool bp_depot_is_empty(const struct depot *depot);
+
 /* Take up to n buffers, the warmest first; returns how many. */
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
                        unsigned n);

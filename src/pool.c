@@ -257,47 +257,75 @@ void bufpool_destroy(bufpool_t *pool)
 
 /* -------------------------------------------------------------- checkout */
 
+/* How often a checkout looks again while others are moving buffers. */
+#define LOOK_AGAIN 20
+
 /*
- * Take an idle buffer that is not in the thread's own cache, and some more
- * for the cache: from the depot, else from other caches.  Says no only if
- * none was idle anywhere while it looked: what may have moved from a place
- * not yet looked at to one already seen has changed the stamp.
+ * Take up to n idle buffers from the depot, else from the caches of others.
+ * Says no only if none was idle anywhere while it looked: what may have gone
+ * from a place not yet looked at to one already seen has changed the stamp.
+ * Buffers that another thread is moving are in no place at all.  That thread is
+ * given time to finish, but not for ever, as it may have been stopped.
  */
-static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
+static unsigned find_idle(bufpool_t *pool, struct cache *c, unsigned k,
+                          struct buf **out, unsigned n, bool *stolen)
 {
 	struct depot *depot = &pool->depot[k];
-	struct buf *got[MAGAZINE_SLOTS + 1];
-	unsigned batch = c != NULL ? pool->depth[k] / 2 + 1 : 1;
-	unsigned n;
-	bool stolen;
-	uint64_t stamp, *served;
+	unsigned shard = c != NULL ? c->shard : 0;
+	unsigned looks = 0;
+	uint64_t stamp;
+	bool moving;
 
 	do {
+		unsigned got = 0;
+
 		stamp = bp_depot_stamp(depot) + bp_cache_stamp(pool, k);
-		ck_pr_fence_load(); /* the stamp before what it guards */
-		n = bp_depot_take(depot, c != NULL ? c->shard : 0, got, batch);
-		stolen = n == 0;
-		if (stolen)
-			n = bp_cache_steal(pool, c, k, got, batch);
+		moving = bp_cache_moving(pool, c);
+		ck_pr_fence_load(); /* these before what they guard */
+		if (!bp_depot_is_empty(depot)) {
+			move_begin(c);
+			got = bp_depot_take(depot, shard, out, n);
+		}
+		*stolen = got == 0;
+		if (got == 0)
+			got = bp_cache_steal(pool, c, k, out, n);
+		if (got > 0)
+			return got;
 		ck_pr_fence_load();
-	} while (n == 0 &&
-	         stamp != bp_depot_stamp(depot) + bp_cache_stamp(pool, k));
-	if (n == 0)
-		return NULL;
+		moving = moving || bp_cache_moving(pool, c);
+	} while (stamp != bp_depot_stamp(depot) + bp_cache_stamp(pool, k) ||
+	         (moving && looks++ < LOOK_AGAIN));
+	return 0;
+}
+
+/* Take an idle buffer from elsewhere, and some more for the cache. */
+static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
+{
+	unsigned batch = c != NULL ? pool->depth[k] / 2 + 1 : 1;
+	struct buf *got[MAGAZINE_SLOTS + 1];
+	struct magazine *m;
+	bool stolen;
+	unsigned n = find_idle(pool, c, k, got, batch, &stolen);
+
 	if (c == NULL) {
+		if (n == 0)
+			return NULL;
 		ck_pr_inc_64(stolen ? &pool->counts[k].stolen
 		                    : &pool->counts[k].depot_hits);
 		bp_gauge_add(&pool->bufs, stolen ? 0 : 1);
 		return got[0];
 	}
-	served = stolen ? &c->magazine[k].stolen : &c->magazine[k].depot_hits;
-	owner_set(served, *served + 1);
-	bp_magazine_make_room(&c->magazine[k], pool->depth[k]);
-	for (unsigned i = n - 1; i > 0; i--)
-		magazine_put(&c->magazine[k], got[i], c->fenced);
-	/* Stolen ones were out of the depot before. */
-	bp_cache_charge(pool, c, stolen ? 0 : n);
-	return got[0];
+	if (n > 0) {
+		m = &c->magazine[k];
+		owner_count(stolen ? &m->stolen : &m->depot_hits);
+		bp_magazine_make_room(m, pool->depth[k]);
+		for (unsigned i = n - 1; i > 0; i--)
+			magazine_put(m, got[i], c->fenced);
+		/* Stolen ones were out of the depot before. */
+		bp_cache_charge(pool, c, stolen ? 0 : n);
+	}
+	move_end(c);
+	return n > 0 ? got[0] : NULL;
 }
 
 /* Take an idle buffer from the thread's own cache. */
@@ -309,7 +337,7 @@ static struct buf *take_cached(struct cache *c, unsigned k)
 	if (d == NULL)
 		d = bp_magazine_take_contested(m);
 	if (d != NULL)
-		owner_set(&m->hits, m->hits + 1);
+		owner_count(&m->hits);
 	return d;
 }
 
@@ -332,7 +360,7 @@ static struct buf *take_slow(bufpool_t *pool, unsigned k, size_t len)
 		return NULL;
 	if (c != NULL) {
 		owner_set(&c->asked, c->asked + len);
-		if (!cache_covers(c, c->asked))
+		if (!cache_is_charged(c, c->asked))
 			bp_cache_charge(pool, c, 0);
 	} else {
 		ck_pr_add_64(&pool->asked, len);
@@ -482,8 +510,10 @@ void bp_return_slow(struct buf *d, unsigned k)
 	if (c != NULL) {
 		struct magazine *m = &c->magazine[k];
 
-		owner_set(&m->returns, m->returns + 1);
+		owner_count(&m->returns);
 		owner_set(&c->asked, c->asked - d->asked);
+		if (!cache_is_charged(c, c->asked))
+			bp_cache_charge(pool, c, 0);
 		if (!magazine_put(m, d, c->fenced))
 			bp_return_full(c, d, k);
 		return;
