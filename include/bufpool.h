@@ -20,10 +20,14 @@
  * these exceptions: one buffer has one owner at a time; and when
  * bufpool_destroy() is called, and from then on, no thread may be in or enter
  * another call that names the pool.  Calls that name a buffer
- * (bufpool_return()) remain welcome during and after the destroy.  No call
- * waits for another thread, whatever instruction that thread is stopped at
- * (fallbacks to the heap are as good as the malloc behind them); none is
- * async-signal-safe.
+ * (bufpool_return()) remain welcome during and after the destroy.  No call but
+ * bufpool_checkout_wait() waits for another thread, whatever instruction that
+ * thread is stopped at (fallbacks to the heap are as good as the malloc behind
+ * them); none is async-signal-safe.
+ *
+ * Fork. In the child the pools work on, with statistics that start anew.
+ * Buffers that other threads of the parent had out count as out in the child,
+ * for ever; those in their caches come back.  Nothing changes in the parent.
  *
  * Errors. A function that returns a pointer returns NULL and sets errno; one
  * that returns int returns 0, or -1 and sets errno.  errno is left alone on
@@ -71,7 +75,7 @@ typedef struct bufpool_buf {
 	                    request above the largest class; read only member */
 } bufpool_buf_t;
 
-/* A frozen buffer: immutable, reference-counted, held by any thread. */
+/* A frozen buffer: immutable, reference-counted, held by any number of threads. */
 typedef struct bufpool_frozen bufpool_frozen_t;
 
 /* A view into a frozen buffer, which holds one reference to it. */
@@ -218,9 +222,13 @@ bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
 bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size);
 
 /*
- * Like try, but sleeps until some thread returns a buffer or the (relative)
- * timeout is over: ETIMEDOUT.  NULL waits for ever.
- * Not in this version: ENOSYS.
+ * Like try, but where that has no buffer, sleeps until some thread gives one
+ * back, by a return, a last unref, a flush or its exit, or until the (relative)
+ * timeout is over; NULL waits for ever.  A signal does not end the wait.  What
+ * is not pooled is ENOBUFS at once.
+ *
+ * EINVAL     timeout is negative, or its nanoseconds are not below 10^9
+ * ETIMEDOUT  nothing came back in time
  */
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
                                      const struct timespec *timeout);
@@ -256,16 +264,47 @@ void bufpool_thread_flush(bufpool_t *pool);
 /* ----------------------------------------------------------------- frozen */
 
 /*
- * Not in this version: those that return a value return NULL, 0 or a zeroed
- * slice with ENOSYS, the others do nothing.
+ * Share a buffer without copying it: freeze it, hand out references, and the
+ * holder who lets go last, on whichever thread, sends it home, erased.  Holders
+ * only read; a reference is passed between threads by any means that orders
+ * memory.  Frozen buffers count as checked out.  Only using a handle after its
+ * last reference is gone is misuse; a NULL handle is EINVAL.
+ */
+
+/*
+ * The caller's buffer becomes a frozen one with one reference, the caller's;
+ * buf itself is no handle any more.  What can be seen is [0, len), as len
+ * stands now.  Allocates nothing, never fails.
  */
 bufpool_frozen_t *bufpool_freeze(bufpool_buf_t *buf);
+
+/* Add a reference, for somebody else; returns f. */
 bufpool_frozen_t *bufpool_frozen_ref(bufpool_frozen_t *f);
+
+/* Drop a reference; the last one returns the buffer.  NULL is fine. */
 void bufpool_frozen_unref(bufpool_frozen_t *f);
+
 const void *bufpool_frozen_data(const bufpool_frozen_t *f);
 size_t bufpool_frozen_len(const bufpool_frozen_t *f);
+
+/*
+ * The only reference becomes a writable buffer again, with its contents.
+ *
+ * EBUSY  there are other references (slices hold some too); f stays as it is
+ */
 bufpool_buf_t *bufpool_thaw(bufpool_frozen_t *f);
+
+/*
+ * A view of len bytes at offset, holding a reference of its own.
+ *
+ * ERANGE  not inside of the frozen bytes; all members are then zero
+ */
 bufpool_slice_t bufpool_slice(bufpool_frozen_t *f, size_t offset, size_t len);
+
+/*
+ * Drop the slice's reference and set all its members to zero.  NULL, and a
+ * slice that is zero, are fine.
+ */
 void bufpool_slice_release(bufpool_slice_t *slice);
 
 /* ----------------------------------------------------------------- memory */

@@ -133,17 +133,10 @@ static struct buf *allocate(bufpool_t *pool, size_t capacity, size_t alignment)
 	return d;
 }
 
-/* What the heap gives for size: its class, or size itself. */
-static size_t capacity_of(size_t size)
-{
-	unsigned k = bp_class_of(size);
-
-	return k < BUFPOOL_CLASSES ? class_size[k] : size;
-}
-
 bufpool_buf_t *bp_heap_checkout(bufpool_t *pool, size_t size, size_t alignment)
 {
-	size_t capacity = capacity_of(size);
+	unsigned k = bp_class_of(size);
+	size_t capacity = k < BUFPOOL_CLASSES ? class_size[k] : size;
 	struct heap *heap = &pool->heap;
 	struct buf *d;
 	int saved = errno;
@@ -160,7 +153,7 @@ bufpool_buf_t *bp_heap_checkout(bufpool_t *pool, size_t size, size_t alignment)
 	}
 	ck_pr_inc_64(&pool->left); /* a reason for the pool to stay */
 	ck_pr_inc_64(&heap->out);
-	ck_pr_inc_64(&heap->served[bp_class_of(size)]);
+	ck_pr_inc_64(&heap->served[k]);
 	ck_pr_add_64(&heap->asked, size);
 	bp_gauge_add(&pool->bufs, 1);
 	bp_gauge_add(&pool->bytes, size);
@@ -175,14 +168,14 @@ void bp_heap_return(struct buf *d)
 {
 	bufpool_t *pool = d->pool;
 	struct heap *heap = &pool->heap;
-	size_t capacity = capacity_of(d->asked);
+	size_t capacity = buf_capacity(d);
 	int saved = errno;
 
 	check_owner("bufpool_return", d, capacity);
 	if (pool->wipe == BUFPOOL_WIPE_ALL)
 		bp_wipe_memset(d->base, capacity);
 	else if (pool->wipe == BUFPOOL_WIPE_USED)
-		bp_wipe_memset(d->base, d->pub.len);
+		bp_wipe_memset(d->base, buf_used(d));
 	buf_set_state(d, STATE_HOME_HEAP);
 	free(d->base);
 	ck_pr_sub_64(&heap->bytes, capacity);

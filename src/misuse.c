@@ -22,13 +22,19 @@ _Noreturn void bp_misuse(const char *call, const void *handle,
 
 _Noreturn void bp_misuse_handle(const char *call, const struct buf *d)
 {
-	bool ours = (uintptr_t) d % sizeof(*d) == 0;
+	/* Only what is aligned like a descriptor is looked at. */
+	uint32_t state = (uintptr_t) d % sizeof(*d) == 0 ? buf_state(d) : 0;
 
-	if (ours && (buf_state(d) == STATE_HOME_HEAP ||
-	             buf_state(d) - STATE_HOME < BUFPOOL_CLASSES))
-		bp_misuse(call, d,
-		          "the buffer is home already: returned twice");
-	bp_misuse(call, d, "not a buffer of any pool");
+	switch (state & ~0xffu) {
+	case STATE_HOME:
+		bp_misuse(call, d, "the buffer is home already");
+	case STATE_OUT:
+		bp_misuse(call, d, "the buffer is not frozen");
+	case STATE_FROZEN:
+		bp_misuse(call, d, "the buffer is frozen");
+	default:
+		bp_misuse(call, d, "not a buffer of any pool");
+	}
 }
 
 _Noreturn void bp_misuse_owner(const char *call, const struct buf *d,

@@ -38,10 +38,13 @@ struct cache;
  * out in class k is STATE_OUT + k.  It is stored with the descriptor's address
  * added, so that neither chance nor a copy makes a handle of ours.
  */
-#define STATE_HOME 0x6c7a3100u               /* + class: idle */
-#define STATE_OUT 0x6c7a3200u                /* + class: has an owner */
-#define STATE_OUT_HEAP (STATE_OUT + 0x80u)   /* likewise, from the heap */
-#define STATE_HOME_HEAP (STATE_HOME + 0x80u) /* a heap descriptor, free */
+#define STATE_HOME 0x6c7a3100u   /* + class: idle */
+#define STATE_OUT 0x6c7a3200u    /* + class: has an owner */
+#define STATE_FROZEN 0x6c7a3300u /* + class: has holders */
+#define STATE_HEAP 0x80u         /* instead of the class: from the heap */
+#define STATE_OUT_HEAP (STATE_OUT + STATE_HEAP)
+#define STATE_FROZEN_HEAP (STATE_FROZEN + STATE_HEAP)
+#define STATE_HOME_HEAP (STATE_HOME + STATE_HEAP) /* a free descriptor */
 
 /*
  * A descriptor: what a handle points to, one cache line, apart from the
@@ -54,8 +57,13 @@ struct buf {
 	struct bufpool *pool; /* home */
 	void *base;           /* what pub.data was, and must be on return */
 	size_t asked;         /* the size of the request */
+	size_t frozen;        /* the largest len it was frozen with: under
+	                         BUFPOOL_WIPE_USED the least to erase */
 	uint32_t state;       /* see buf_state() */
-	uint32_t link;        /* heap descriptors: see heap.c */
+	union {
+		uint32_t refs; /* frozen: references */
+		uint32_t link; /* free heap descriptors: see heap.c */
+	};
 } __attribute__((aligned(64)));
 
 _Static_assert(sizeof(struct buf) == 64, "a descriptor is one cache line");
@@ -152,6 +160,9 @@ bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size);
 void bp_return_slow(struct buf *d, unsigned k);
 void bp_return_full(struct cache *c, struct buf *d, unsigned k);
 
+/* checkout.c: erase a buffer that nobody holds any more, and send it home. */
+void bp_frozen_return(struct buf *d);
+
 /* n buffers, or destroy itself, are done with a pool; the last one frees it. */
 void bp_pool_settle(bufpool_t *pool, uint64_t n);
 
@@ -176,6 +187,23 @@ _Noreturn void bp_misuse(const char *call, const void *handle,
 _Noreturn void bp_misuse_handle(const char *call, const struct buf *d);
 _Noreturn void bp_misuse_owner(const char *call, const struct buf *d,
                                size_t capacity);
+
+/* What a buffer has to have, whatever its owner says. */
+static inline size_t buf_capacity(const struct buf *d)
+{
+	unsigned k = bp_class_of(d->asked);
+
+	return k < BUFPOOL_CLASSES ? class_size[k] : d->asked;
+}
+
+/* How much to erase of a buffer that comes in, if only what was used. */
+static inline size_t buf_used(struct buf *d)
+{
+	size_t used = d->pub.len > d->frozen ? d->pub.len : d->frozen;
+
+	d->frozen = 0;
+	return used;
+}
 
 /* An idle buffer of class k, and nobody else's. */
 static inline void check_home(const struct buf *d, unsigned k)
