@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "wait.h"
+
 /* Stands where a thread has used no pool yet; no pool has id 0. */
 static struct cache nobody;
 
@@ -103,20 +105,6 @@ static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
 		if (got > 0)
 			return got;
 	}
-}
-
-/*
- * The pool is being destroyed, and its caches are taken or have been: nobody
- * will look here again.  What is still here is ours to count as home.
- */
-void bp_magazine_put_contested(struct magazine *m)
-{
-	struct buf *d;
-
-	if (ck_pr_load_64(&m->limit) != LIMIT_REVOKED)
-		return;
-	while ((d = take_top(m, m->bottom)) != NULL)
-		bp_pool_settle(d->pool, 1);
 }
 
 /* Take half of what another thread has cached, up to n. */
@@ -225,7 +213,9 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 		/* The pool is there as long as we have a buffer of it. */
 		pool = bufs[0]->pool;
 		bp_cache_charge(pool, c, -(uint64_t) got);
-		if (!bp_depot_give(&pool->depot[k], c->shard, bufs, got))
+		if (bp_depot_give(&pool->depot[k], c->shard, bufs, got))
+			waitq_given(c->waitq, k, got);
+		else
 			bp_pool_settle(pool, got);
 	}
 	move_end(c);
@@ -245,8 +235,47 @@ void bp_cache_unref(struct cache *c)
 	ck_pr_fence_release();
 	if (ck_pr_faa_uint(&c->refs, -1u) == 1) {
 		ck_pr_fence_acquire();
+		bp_waitq_unref(c->waitq);
 		free(c);
 	}
+}
+
+/*
+ * The pool is being destroyed, and its caches are taken or have been: nobody
+ * will look here again.  What is still here is ours to count as home.
+ */
+static void settle_all(struct magazine *m)
+{
+	struct buf *d;
+
+	while ((d = take_top(m, m->bottom)) != NULL)
+		bp_pool_settle(d->pool, 1);
+}
+
+void bp_cache_put_alarm(struct cache *c, struct magazine *m)
+{
+	if (ck_pr_load_64(&m->limit) == LIMIT_REVOKED) {
+		settle_all(m);
+		return;
+	}
+	waitq_given(c->waitq, (unsigned) (m - c->magazine), 1);
+	if (bp_waitq_any(c->waitq))
+		return;
+	/* Nobody waits any more.  Who comes now counts itself first, then sets
+	   the alarm: one of the two is seen after this. */
+	ck_pr_store_uint(&c->alarm, 0);
+	ck_pr_fence_memory();
+	if (bp_waitq_any(c->waitq) || ck_pr_load_64(&m->limit) == LIMIT_REVOKED)
+		ck_pr_store_uint(&c->alarm, 1);
+}
+
+bool bp_cache_alarm_all(bufpool_t *pool)
+{
+	struct cache *c = ck_pr_load_ptr(&pool->caches);
+
+	for (; c != NULL; c = c->next)
+		ck_pr_store_uint(&c->alarm, 1);
+	return thief_fence(pool->fenced);
 }
 
 static void cache_revoke(struct cache *c)
@@ -254,6 +283,8 @@ static void cache_revoke(struct cache *c)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		ck_pr_store_64(&c->magazine[k].limit, LIMIT_REVOKED);
 	ck_pr_store_uint(&c->dead, 1);
+	ck_pr_fence_store(); /* see the end of bp_cache_put_alarm() */
+	ck_pr_store_uint(&c->alarm, 1);
 }
 
 uint64_t bp_cache_revoke_all(bufpool_t *pool)
@@ -381,17 +412,12 @@ static struct cache *cache_adopt(bufpool_t *pool)
 	return NULL;
 }
 
-static struct cache *cache_new(bufpool_t *pool)
+void bp_cache_reset(const bufpool_t *pool, struct cache *c)
 {
-	struct cache *c, *first;
-	void *mem;
-
-	if (posix_memalign(&mem, CK_MD_CACHELINE, sizeof(*c)) != 0)
-		return NULL;
-	c = memset(mem, 0, sizeof(*c));
+	memset(c, 0, sizeof(*c));
 	c->pool_id = pool->id;
 	c->fenced = pool->fenced;
-	c->shard = ck_pr_faa_uint(&pool->next_shard, 1);
+	c->waitq = pool->waitq;
 	c->refs = 2;
 	c->owned = 1;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
@@ -401,16 +427,33 @@ static struct cache *cache_new(bufpool_t *pool)
 		m->bottom = m->top = m->limit = INDEX_START;
 		bp_magazine_make_room(m, pool->depth[k]);
 	}
+	if (pool->closing)
+		cache_revoke(c);
+}
+
+static struct cache *cache_new(bufpool_t *pool)
+{
+	struct cache *c, *first;
+	void *mem;
+
+	if (posix_memalign(&mem, CK_MD_CACHELINE, sizeof(*c)) != 0)
+		return NULL;
+	c = mem;
+	bp_cache_reset(pool, c);
+	bp_waitq_ref(c->waitq);
+	c->shard = ck_pr_faa_uint(&pool->next_shard, 1);
 	first = ck_pr_load_ptr(&pool->caches);
 	do {
 		c->next = first;
 		ck_pr_fence_release();
 	} while (!ck_pr_cas_ptr_value(&pool->caches, first, c, &first));
 	/* Either destroy finds it in the list, or we find out here: destroy
-	   writes closing, then reads the list. */
+	   writes closing, then reads the list.  And so do waiters. */
 	ck_pr_fence_memory();
 	if (ck_pr_load_uint(&pool->closing))
 		cache_revoke(c);
+	if (bp_waitq_any(c->waitq))
+		ck_pr_store_uint(&c->alarm, 1);
 	return c;
 }
 

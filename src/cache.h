@@ -34,9 +34,10 @@
  * up to it.  Nobody waits for anybody, and a thread stopped anywhere hides at
  * most the buffers that it is moving.
  *
- * Destroy raises limit to LIMIT_REVOKED.  Then an owner that puts sees it (or
- * destroy sees the put, for the same reason as above), and takes its buffers
- * out again to count them as home itself.
+ * Destroy raises limit to LIMIT_REVOKED and sets the cache's alarm.  An owner
+ * that puts sees that (or destroy sees the put, for the same reason as above),
+ * and takes its buffers out again to count them as home itself.  Who waits for
+ * a buffer (wait.h) sets the alarm as well, to be told of puts.
  *
  * Where the system has no membarrier(), pools are `fenced`: owners pass a real
  * fence on each operation.  That is decided once, when a pool is created.
@@ -83,8 +84,10 @@ struct cache {
 	                     asked and for what is cached */
 	uint64_t slack;   /* bytes that its magazines can hold */
 	bool fenced;
+	unsigned alarm; /* a put is to look around; others set it */
 
 	/* Now and then. */
+	struct waitq *waitq; /* the pool's */
 	unsigned shard;
 	unsigned refs;      /* its pool, and its thread */
 	unsigned owned;     /* has a thread */
@@ -112,8 +115,11 @@ struct cache *bp_cache_find(bufpool_t *pool);
 /* Take what magazine_take() leaves, the contested part. */
 struct buf *bp_magazine_take_contested(struct magazine *m);
 
-/* After a put into the contested part; the slow half of magazine_put(). */
-void bp_magazine_put_contested(struct magazine *m);
+/* After a put while the alarm is set: somebody wants to know of it. */
+void bp_cache_put_alarm(struct cache *c, struct magazine *m);
+
+/* Set the alarm in all caches of a pool; false if a put may not see it. */
+bool bp_cache_alarm_all(bufpool_t *pool);
 
 /* How many buffers are in; exact for the owner if nobody steals. */
 uint64_t bp_magazine_count(const struct magazine *m);
@@ -140,6 +146,9 @@ void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs);
 
 /* Take all that is in any cache of a pool, for good: how many. */
 uint64_t bp_cache_revoke_all(bufpool_t *pool);
+
+/* In a child process: empty, and all counters zero. */
+void bp_cache_reset(const bufpool_t *pool, struct cache *c);
 
 /* Let go of a cache; the last reference frees it. */
 void bp_cache_unref(struct cache *c);
@@ -171,7 +180,8 @@ static inline struct buf *magazine_take(struct magazine *m, bool fenced)
 }
 
 /* Put a buffer; false if the magazine may be full. */
-static inline bool magazine_put(struct magazine *m, struct buf *d, bool fenced)
+static inline bool magazine_put(struct cache *c, struct magazine *m,
+                                struct buf *d)
 {
 	uint64_t b = m->bottom;
 
@@ -182,9 +192,9 @@ static inline bool magazine_put(struct magazine *m, struct buf *d, bool fenced)
 	   from here on the pool may go at any time. */
 	ck_pr_fence_release();
 	ck_pr_store_64(&m->bottom, b + 1);
-	owner_fence(fenced);
-	if (CK_CC_UNLIKELY(b < ck_pr_load_64(&m->limit)))
-		bp_magazine_put_contested(m);
+	owner_fence(c->fenced);
+	if (CK_CC_UNLIKELY(ck_pr_load_uint(&c->alarm) != 0))
+		bp_cache_put_alarm(c, m);
 	return true;
 }
 

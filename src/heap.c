@@ -193,3 +193,30 @@ void bp_heap_release(bufpool_t *pool)
 	for (unsigned c = 0; c < HEAP_CHUNKS; c++)
 		free(pool->heap.chunk[c]);
 }
+
+void bp_heap_remake(bufpool_t *pool, uint64_t *bufs, uint64_t *asked)
+{
+	struct heap *heap = &pool->heap;
+	struct heap old = *heap;
+
+	*heap = (struct heap){ .free = STACK_NIL };
+	for (unsigned c = 0; c < HEAP_CHUNKS && old.chunk[c] != NULL; c++) {
+		heap->chunk[c] = old.chunk[c];
+		for (uint32_t i = 0; i < chunk_len(c); i++) {
+			struct buf *d = &heap->chunk[c][i];
+
+			if (buf_state(d) != STATE_OUT_HEAP &&
+			    buf_state(d) != STATE_FROZEN_HEAP) {
+				d->pool = pool;
+				buf_set_state(d, STATE_HOME_HEAP);
+				descriptor_give(pool, d);
+				continue;
+			}
+			heap->out++;
+			heap->bytes += buf_capacity(d);
+			heap->asked += d->asked;
+		}
+	}
+	*bufs = heap->out;
+	*asked = heap->asked;
+}

@@ -27,6 +27,7 @@ _Noreturn void bp_misuse_handle(const char *call, const struct buf *d)
 
 	switch (state & ~0xffu) {
 	case STATE_HOME:
+	case STATE_UNSURE:
 		bp_misuse(call, d, "the buffer is home already");
 	case STATE_OUT:
 		bp_misuse(call, d, "the buffer is not frozen");

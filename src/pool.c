@@ -9,6 +9,8 @@
 #include "cache.h"
 #include "stack.h"
 #include "track.h"
+#include "wait.h"
+#include "wipe.h"
 
 /* ---------------------------------------------------------------- create */
 
@@ -109,10 +111,13 @@ static void pool_free(bufpool_t *pool)
 {
 	struct cache *next;
 
+	bp_fork_leave(pool);
 	for (struct cache *c = pool->caches; c != NULL; c = next) {
 		next = c->next;
 		bp_cache_unref(c);
 	}
+	if (pool->waitq != NULL)
+		bp_waitq_unref(pool->waitq);
 	bp_heap_release(pool);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		if (pool->region[k] != NULL) {
@@ -121,6 +126,7 @@ static void pool_free(bufpool_t *pool)
 			bp_region_unmap(pool->region[k],
 			                pool->total[k] * class_size[k]);
 		}
+	track_unroot(pool, pool->meta_len);
 	bp_region_unmap(pool, pool->meta_len);
 }
 
@@ -163,6 +169,7 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg, size_t total)
 
 	if (pool == NULL)
 		return NULL;
+	track_root(pool, len);
 	pool->meta_len = len;
 	pool->id = new_id();
 	pool->wipe = cfg->wipe;
@@ -171,6 +178,7 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg, size_t total)
 	pool->shards = shard_count();
 	pool->fenced = !bp_barrier_init();
 	pool->left = total + 1;
+	pool->waitq = bp_waitq_new();
 	pool->heap.free = STACK_NIL;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
 		pool->total[k] = (uint32_t) cfg->count[k];
@@ -191,6 +199,10 @@ static bufpool_t *pool_build(const bufpool_config_t *cfg)
 	pool = pool_map(cfg, total);
 	if (pool == NULL)
 		return NULL;
+	if (pool->waitq == NULL) {
+		pool_free(pool);
+		return NULL;
+	}
 	bufs = (struct buf *) (pool + 1);
 	next = (uint32_t *) (bufs + total);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
@@ -199,6 +211,10 @@ static bufpool_t *pool_build(const bufpool_config_t *cfg)
 			return NULL;
 		}
 		done += pool->total[k];
+	}
+	if (!bp_fork_enter(pool)) {
+		pool_free(pool);
+		return NULL;
 	}
 	return pool;
 }
@@ -320,12 +336,23 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 		owner_count(stolen ? &m->stolen : &m->depot_hits);
 		bp_magazine_make_room(m, pool->depth[k]);
 		for (unsigned i = n - 1; i > 0; i--)
-			magazine_put(m, got[i], c->fenced);
+			magazine_put(c, m, got[i]);
 		/* Stolen ones were out of the depot before. */
 		bp_cache_charge(pool, c, stolen ? 0 : n);
 	}
 	move_end(c);
 	return n > 0 ? got[0] : NULL;
+}
+
+void bp_check_home(struct buf *d, unsigned k)
+{
+	if (buf_state(d) != STATE_UNSURE + k)
+		bp_misuse("bufpool_checkout", d,
+		          "an idle buffer has an owner: returned twice");
+	/* Where it came home in a parent process, see fork.c. */
+	TRACK_OUT(d->base, class_size[k]);
+	if (d->pool->wipe != BUFPOOL_WIPE_NONE)
+		bp_wipe_memset(d->base, class_size[k]);
 }
 
 /* Take an idle buffer from the thread's own cache. */
@@ -341,8 +368,7 @@ static struct buf *take_cached(struct cache *c, unsigned k)
 	return d;
 }
 
-/* Pool memory of class k for len bytes, or NULL; leaves errno alone. */
-static struct buf *take_slow(bufpool_t *pool, unsigned k, size_t len)
+struct buf *bp_take(bufpool_t *pool, unsigned k, size_t len)
 {
 	struct cache *c;
 	struct buf *d = NULL;
@@ -391,7 +417,7 @@ static bufpool_buf_t *from_heap(bufpool_t *pool, size_t size, size_t alignment)
 
 bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len)
 {
-	struct buf *d = take_slow(pool, k, len);
+	struct buf *d = bp_take(pool, k, len);
 
 	return d != NULL ? &d->pub : from_heap(pool, len, PAGE);
 }
@@ -434,7 +460,7 @@ bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
 	if (error != 0)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES && alignment <= class_alignment(class_size[k]))
-		d = take_slow(pool, k, size);
+		d = bp_take(pool, k, size);
 	return d != NULL ? &d->pub : from_heap(pool, size, alignment);
 }
 
@@ -447,17 +473,36 @@ bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
 	if (error != 0)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES)
-		d = take_slow(pool, k, size);
+		d = bp_take(pool, k, size);
 	return d != NULL ? &d->pub : fail(ENOBUFS);
 }
 
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
                                      const struct timespec *timeout)
 {
+	const time_t for_ever = INT32_MAX; /* 68 years */
 	int error = check_request(pool, size);
+	unsigned k = bp_class_of(size);
+	int saved = errno;
+	struct buf *d;
 
-	(void) timeout;
-	return fail(error != 0 ? error : ENOSYS);
+	if (error == 0 && timeout != NULL &&
+	    (timeout->tv_sec < 0 || timeout->tv_nsec < 0 ||
+	     timeout->tv_nsec >= 1000000000))
+		error = EINVAL;
+	if (error == 0 && (k == BUFPOOL_CLASSES || pool->total[k] == 0))
+		error = ENOBUFS;
+	if (error != 0)
+		return fail(error);
+	if (timeout != NULL && timeout->tv_sec > for_ever)
+		timeout = NULL;
+	d = bp_take(pool, k, size);
+	if (d == NULL)
+		d = bp_wait(pool, k, size, timeout);
+	if (d == NULL)
+		return fail(ETIMEDOUT);
+	errno = saved;
+	return &d->pub;
 }
 
 size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
@@ -491,14 +536,16 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 
 	bp_magazine_make_room(m, depth);
 	if (depth > 0) {
-		if (magazine_put(m, d, c->fenced))
+		if (magazine_put(c, m, d))
 			return;
 		bp_cache_spill(c, k, (depth + 1) / 2);
-		if (magazine_put(m, d, c->fenced))
+		if (magazine_put(c, m, d))
 			return;
 	}
 	bp_cache_charge(pool, c, -1);
-	if (!bp_depot_give(&pool->depot[k], c->shard, &d, 1))
+	if (bp_depot_give(&pool->depot[k], c->shard, &d, 1))
+		waitq_given(c->waitq, k, 1);
+	else
 		bp_pool_settle(pool, 1);
 }
 
@@ -506,6 +553,7 @@ void bp_return_slow(struct buf *d, unsigned k)
 {
 	bufpool_t *pool = d->pool;
 	struct cache *c = bp_cache_find(pool);
+	struct waitq *q;
 
 	if (c != NULL) {
 		struct magazine *m = &c->magazine[k];
@@ -514,7 +562,7 @@ void bp_return_slow(struct buf *d, unsigned k)
 		owner_set(&c->asked, c->asked - d->asked);
 		if (!cache_is_charged(c, c->asked))
 			bp_cache_charge(pool, c, 0);
-		if (!magazine_put(m, d, c->fenced))
+		if (!magazine_put(c, m, d))
 			bp_return_full(c, d, k);
 		return;
 	}
@@ -522,8 +570,13 @@ void bp_return_slow(struct buf *d, unsigned k)
 	ck_pr_add_64(&pool->asked, -d->asked);
 	bp_gauge_add(&pool->bytes, -d->asked);
 	bp_gauge_add(&pool->bufs, -1);
-	if (!bp_depot_give(&pool->depot[k], 0, &d, 1))
+	q = pool->waitq;
+	bp_waitq_ref(q);
+	if (bp_depot_give(&pool->depot[k], 0, &d, 1))
+		waitq_given(q, k, 1);
+	else
 		bp_pool_settle(pool, 1);
+	bp_waitq_unref(q);
 }
 
 void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n)

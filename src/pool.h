@@ -44,6 +44,7 @@ struct cache;
 #define STATE_HEAP 0x80u         /* instead of the class: from the heap */
 #define STATE_OUT_HEAP (STATE_OUT + STATE_HEAP)
 #define STATE_FROZEN_HEAP (STATE_FROZEN + STATE_HEAP)
+#define STATE_UNSURE 0x6c7a3400u /* + class: home, but erase it first; fork.c */
 #define STATE_HOME_HEAP (STATE_HOME + STATE_HEAP) /* a free descriptor */
 
 /*
@@ -114,6 +115,9 @@ struct bufpool {
 	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
 	void *region[BUFPOOL_CLASSES];   /* the payloads */
 	size_t meta_len;                 /* of the mapping this lies in */
+	struct waitq *waitq;             /* see wait.h */
+	struct bufpool **registered;     /* see fork.c */
+	struct cache *lost;              /* likewise */
 
 	/* Written when a thread first comes. */
 	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
@@ -163,6 +167,13 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k);
 /* checkout.c: erase a buffer that nobody holds any more, and send it home. */
 void bp_frozen_return(struct buf *d);
 
+/* Pool memory of class k for len bytes, or NULL; errno is left alone. */
+struct buf *bp_take(bufpool_t *pool, unsigned k, size_t len);
+
+/* wait.c: the same, but sleeps for want of a buffer; may set errno. */
+struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
+                    const struct timespec *timeout);
+
 /* n buffers, or destroy itself, are done with a pool; the last one frees it. */
 void bp_pool_settle(bufpool_t *pool, uint64_t n);
 
@@ -177,6 +188,13 @@ void bp_region_unmap(void *base, size_t len);
 bufpool_buf_t *bp_heap_checkout(bufpool_t *pool, size_t size, size_t alignment);
 void bp_heap_return(struct buf *d);
 void bp_heap_release(bufpool_t *pool); /* with its pool */
+
+/* In a child: free what is not out, and say what is. */
+void bp_heap_remake(bufpool_t *pool, uint64_t *bufs, uint64_t *asked);
+
+/* fork.c: a pool is to be known to children; false if memory is short. */
+bool bp_fork_enter(bufpool_t *pool);
+void bp_fork_leave(bufpool_t *pool);
 
 /*
  * misuse.c: one line that names the public call and the reason, then abort.
@@ -205,13 +223,13 @@ static inline size_t buf_used(struct buf *d)
 	return used;
 }
 
-/* An idle buffer of class k, and nobody else's. */
-static inline void check_home(const struct buf *d, unsigned k)
+/* checkout: an idle buffer of class k, or not quite; see pool.c. */
+void bp_check_home(struct buf *d, unsigned k);
+
+static inline void check_home(struct buf *d, unsigned k)
 {
 	if (CK_CC_UNLIKELY(buf_state(d) != STATE_HOME + k))
-		bp_misuse(
-			"bufpool_checkout", d,
-			"an idle buffer has an owner: returned twice at once");
+		bp_check_home(d, k);
 }
 
 /* What an owner must not have changed when its buffer comes in. */

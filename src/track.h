@@ -10,6 +10,8 @@
 #ifndef TRACK_H
 #define TRACK_H
 
+#include <stddef.h>
+
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
 #define __SANITIZE_ADDRESS__ 1
@@ -28,5 +30,26 @@
 #define TRACK_IDLE(p, n) ((void) (p), (void) (n))
 #define TRACK_OUT(p, n) ((void) (p), (void) (n))
 #endif
+
+/*
+ * LeakSanitizer looks for pointers in what malloc gave, not in mappings.  The
+ * pool, from which heap buffers are reached, is one: say so, if the program has
+ * a LeakSanitizer, however this library was built.
+ */
+void __lsan_register_root_region(const void *p, size_t n) __attribute__((weak));
+void __lsan_unregister_root_region(const void *p, size_t n)
+	__attribute__((weak));
+
+static inline void track_root(const void *p, size_t n)
+{
+	if (__lsan_register_root_region != NULL)
+		__lsan_register_root_region(p, n);
+}
+
+static inline void track_unroot(const void *p, size_t n)
+{
+	if (__lsan_unregister_root_region != NULL)
+		__lsan_unregister_root_region(p, n);
+}
 
 #endif

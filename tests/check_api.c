@@ -862,24 +862,10 @@ START_TEST(not_in_this_version)
 {
 	bufpool_t *pool = class_pool(BUFPOOL_CLASS_4K, 1);
 	bufpool_buf_t *buf = bufpool_checkout(pool, 1);
-	bufpool_frozen_t *frozen = (bufpool_frozen_t *) buf;
-	bufpool_slice_t slice = {buf, 1, frozen};
 	bufpool_region_t region;
 	unsigned index;
 	size_t offset;
 
-	REFUSED(!bufpool_checkout_wait(pool, 1, NULL), ENOSYS);
-	REFUSED(!bufpool_freeze(buf), ENOSYS);
-	REFUSED(!bufpool_frozen_ref(frozen), ENOSYS);
-	KEEPS_ERRNO(bufpool_frozen_unref(frozen));
-	KEEPS_ERRNO(bufpool_frozen_unref(NULL));
-	REFUSED(!bufpool_frozen_data(frozen), ENOSYS);
-	REFUSED(!bufpool_frozen_len(frozen), ENOSYS);
-	REFUSED(!bufpool_thaw(frozen), ENOSYS);
-	REFUSED(!(slice = bufpool_slice(frozen, 0, 1)).data, ENOSYS);
-	ck_assert(!slice.len && !slice.owner);
-	KEEPS_ERRNO(bufpool_slice_release(&slice));
-	KEEPS_ERRNO(bufpool_slice_release(NULL));
 	REFUSED(bufpool_trim(pool) == 0, ENOSYS);
 	REFUSED(bufpool_regions(pool, &region, 1) == 0, ENOSYS);
 	REFUSED(bufpool_buf_region(buf, &index, &offset) == -1, ENOSYS);

@@ -15,7 +15,8 @@
 static __thread long allocations = -1; /* that still work; -1: all do */
 static __thread int madvise_error;     /* what madvise() fails with */
 static bool membarrier_refused;
-static long live; /* allocations not freed; meaningful with one thread */
+static long live;     /* allocations not freed, and */
+static size_t mapped; /* bytes not unmapped; meaningful with one thread */
 
 static bool refused(void)
 {
@@ -69,10 +70,22 @@ void *__real_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
 void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
 void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off)
 {
-	if (!refused())
-		return __real_mmap(at, n, prot, flags, fd, off);
+	void *p = MAP_FAILED;
+
 	errno = EAGAIN; /* what is passed on must be ENOMEM all the same */
-	return MAP_FAILED;
+	if (!refused())
+		p = __real_mmap(at, n, prot, flags, fd, off);
+	if (p != MAP_FAILED)
+		mapped += n;
+	return p;
+}
+
+int __real_munmap(void *at, size_t n);
+int __wrap_munmap(void *at, size_t n);
+int __wrap_munmap(void *at, size_t n)
+{
+	mapped -= n;
+	return __real_munmap(at, n);
 }
 
 int __real_madvise(void *at, size_t n, int advice);
@@ -109,24 +122,12 @@ long __wrap_syscall(long number, int command, int flags, int cpu)
 /* What the library has taken of the system. */
 struct usage {
 	long live;
-	size_t mapped; /* bytes */
+	size_t mapped;
 };
 
 static struct usage usage(void)
 {
-	struct usage u = {live, 0};
-	size_t from, to;
-	char line[512];
-	FILE *maps = fopen("/proc/self/maps", "r");
-
-	must(maps);
-	while (fgets(line, sizeof(line), maps)) {
-		must(sscanf(line, "%zx-%zx", &from, &to) == 2);
-		if (!strstr(line, "[heap]"))
-			u.mapped += to - from;
-	}
-	fclose(maps);
-	return u;
+	return (struct usage){live, mapped};
 }
 
 static bool same(struct usage a, struct usage b)

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -402,6 +403,45 @@ static inline int run_child(void (*fn)(void *arg), void *arg, char *text,
 	close(ends[0]);
 	must(waitpid(child, &status, 0) == child);
 	return status;
+}
+
+/* ------------------------------------------------------------------ misuse */
+
+struct misuse {
+	const char *name;
+	void (*commit)(void);
+	const char *call; /* how the name of the call begins that finds it */
+};
+
+static inline void commit_misuse(void *arg)
+{
+	const struct misuse *misuse = arg;
+
+	misuse->commit();
+}
+
+/* "bufpool: bufpool_return: why" or the like: one line, with a reason. */
+static inline bool is_verdict(const char *text, const char *named)
+{
+	const char *call = strstr(text, named);
+
+	return strncmp(text, "bufpool: ", 9) == 0 && call &&
+	       strchr(text, '\n') == text + strlen(text) - 1 &&
+	       strlen(call) > strlen(named) + strlen("_bulk: \n");
+}
+
+/* In a child: it says why on stderr, and aborts. */
+static inline void must_be_loud(const struct misuse *misuse)
+{
+	char text[4096];
+	int status = run_child(commit_misuse, (void *) misuse, text,
+	                       sizeof(text));
+
+	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
+	              "%s: wait status %#x, stderr '%s'", misuse->name,
+	              (unsigned) status, text);
+	ck_assert_msg(is_verdict(text, misuse->call), "%s: stderr '%s'",
+	              misuse->name, text);
 }
 
 #endif /* TESTS_COMMON_H */

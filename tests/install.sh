@@ -81,8 +81,7 @@ $NM -D --defined-only "$lib"/libbufpool*.so | sed -n 's/@.*//; s/.* [TDBR] //p' 
 ! $NM -g --defined-only "$lib"/libbufpool.a 2>/dev/null |
 	sed -n 's/^[0-9a-f]* [A-Z] //p' | grep -Ev '^(bufpool|bp)_' ||
 	fail 'the static library has names of others'
-cat "$tmp"/root/*/*/include/bufpool.h "$tmp"/root/*/*/include/bufpool/*.h \
-	2>/dev/null | tr '\n' ' ' | sed 's,/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/,,g' |
+find "$tmp/root" -name '*.h' -exec cat {} + | tr '\n' ' ' | sed 's,/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/,,g' |
 	grep -Eo '\bbufpool_[a-z0-9_]+\([a-z ]*(void|bufpool|struct|FILE|const)' |
 	sed 's/(.*//' | LC_ALL=C sort -u >"$tmp/promised"
 [ "$(wc -l <"$tmp/promised")" -ge 25 ] || fail "header: $(cat "$tmp/promised")"

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fork.c - set the pools right in a child process
+ *
+ * In the child only the thread that forked goes on.  The others were stopped
+ * anywhere, and worse: while the kernel copies the memory page by page they
+ * run on, so that the child may have a late copy of one page and an early one
+ * of another.  Nothing that they write in order is in order here: a cache may
+ * hold a buffer that its descriptor calls out, a link may lead anywhere.
+ *
+ * So the child believes no list.  A descriptor is one word that says out or
+ * home, and by it everything is built anew: what is out or frozen stays out,
+ * all else goes to the depot.  Its erasure may be late as well, the payload's
+ * page being an early copy: such buffers are marked, and erased once more when
+ * they are first checked out.  What the forking thread did itself, and what
+ * others did before it heard of it, is in the copy for sure.
+ *
+ * Caches of other threads are left alone and their memory is not freed, as the
+ * list of them may be broken too; it is kept where leak checkers see it.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "cache.h"
+#include "stack.h"
+#include "wait.h"
+
+/*
+ * All pools.  They enter under a lock that a fork takes as well, so that what
+ * the child finds here was complete.  They leave without: who frees a pool may
+ * be in bufpool_return(), which waits for nobody.  A pool that is freed during
+ * a fork may be here still in the child, and its memory too: the kernel unmaps
+ * nothing while it copies.
+ */
+#define CHUNK 1000
+static struct registry {
+	bufpool_t *pool[CHUNK];
+	struct registry *next;
+} registry;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bufpool_t **find_slot(void)
+{
+	for (struct registry *r = &registry;; r = r->next) {
+		for (unsigned i = 0; i < CHUNK; i++)
+			if (ck_pr_load_ptr(&r->pool[i]) == NULL)
+				return &r->pool[i];
+		if (r->next == NULL)
+			r->next = calloc(1, sizeof(*r));
+		if (r->next == NULL)
+			return NULL;
+	}
+}
+
+bool bp_fork_enter(bufpool_t *pool)
+{
+	pthread_mutex_lock(&lock);
+	pool->registered = find_slot();
+	if (pool->registered != NULL)
+		ck_pr_store_ptr(pool->registered, pool);
+	pthread_mutex_unlock(&lock);
+	return pool->registered != NULL;
+}
+
+void bp_fork_leave(bufpool_t *pool)
+{
+	if (pool->registered != NULL)
+		ck_pr_store_ptr(pool->registered, NULL);
+	ck_pr_fence_memory(); /* before its memory goes */
+}
+
+static bool is_out(const struct buf *d)
+{
+	uint32_t state = buf_state(d) & ~0xffu;
+
+	return state == STATE_OUT || state == STATE_FROZEN;
+}
+
+/* What there is to count anew. */
+struct census {
+	uint64_t bufs;  /* out */
+	uint64_t asked; /* bytes they were asked for */
+};
+
+static void count_out(struct census *out, const struct buf *d)
+{
+	out->bufs++;
+	out->asked += d->asked;
+}
+
+static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
+{
+	struct depot *depot = &pool->depot[k];
+	struct census out = { 0, 0 };
+	uint32_t total = pool->total[k];
+
+	bp_depot_init(depot, depot->bufs, depot->next, 0, pool->shards);
+	for (uint32_t i = total; i-- > 0;) {
+		struct buf *d = &depot->bufs[i];
+
+		if (is_out(d)) {
+			count_out(&out, d);
+			continue;
+		}
+		buf_set_state(d, STATE_UNSURE + k);
+		if (!pool->closing)
+			bp_depot_give(depot, 0, &d, 1);
+	}
+	if (pool->closing)
+		bp_depot_close(depot);
+	pool->counts[k] = (struct shared_counts){ 0, 0, -out.bufs };
+	all->bufs += out.bufs;
+	all->asked += out.asked;
+}
+
+static struct cache *own_cache(const bufpool_t *pool)
+{
+	const struct thread *self = &bufpool_thread;
+
+	for (unsigned i = 0; i < self->slots; i++)
+		if (self->table[i] != NULL &&
+		    self->table[i]->pool_id == pool->id)
+			return self->table[i];
+	return NULL;
+}
+
+static void remake(bufpool_t *pool)
+{
+	struct census pooled = { 0, 0 }, heap;
+	struct cache *c = own_cache(pool);
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		remake_class(pool, k, &pooled);
+	bp_heap_remake(pool, &heap.bufs, &heap.asked);
+	pool->asked = pooled.asked;
+	pool->bufs.now = pool->bufs.peak = pooled.bufs + heap.bufs;
+	pool->bytes.now = pool->bytes.peak = pooled.asked + heap.asked;
+	bp_waitq_reset(pool->waitq, c != NULL ? 2 : 1);
+	if (pool->lost == NULL)
+		pool->lost = pool->caches;
+	pool->caches = c;
+	if (c != NULL)
+		bp_cache_reset(pool, c);
+	if (!pool->closing) {
+		uint64_t total = 0;
+
+		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+			total += pool->total[k];
+		pool->left = total + heap.bufs + 1;
+		return;
+	}
+	/* Freed here if all that was missing is home now. */
+	pool->left = pooled.bufs + heap.bufs + 1;
+	bp_pool_settle(pool, 1);
+}
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void in_parent(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+static void in_child(void)
+{
+	pthread_mutex_unlock(&lock);
+	for (struct registry *r = &registry; r != NULL; r = r->next)
+		for (unsigned i = 0; i < CHUNK; i++)
+			if (r->pool[i] != NULL)
+				remake(r->pool[i]);
+}
+
+__attribute__((constructor)) static void fork_init(void)
+{
+	pthread_atfork(before_fork, in_parent, in_child);
+}
