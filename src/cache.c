@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,7 +14,7 @@
 /* Stands where a thread has used no pool yet; no pool has id 0. */
 static struct cache nobody;
 
-__thread struct thread bufpool_thread = { .cache = &nobody };
+__thread struct thread bp_thread = { .cache = &nobody };
 
 /* ------------------------------------------------------ asymmetric fence */
 
@@ -174,7 +173,10 @@ uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k)
 	for (; c != NULL; c = c->next) {
 		const struct magazine *m = &c->magazine[k];
 
-		stamp += ck_pr_load_64(&m->returns) + ck_pr_load_64(&m->top);
+		/* Mixed, so that one cache's change does not cancel another's. */
+		stamp = stamp * 0x9e3779b97f4a7c15u +
+		        ck_pr_load_64(&m->returns);
+		stamp += ck_pr_load_64(&m->top) + ck_pr_load_64(&m->bottom);
 	}
 	return stamp;
 }
@@ -236,7 +238,7 @@ void bp_cache_unref(struct cache *c)
 	if (ck_pr_faa_uint(&c->refs, -1u) == 1) {
 		ck_pr_fence_acquire();
 		bp_waitq_unref(c->waitq);
-		free(c);
+		bp_unmap(c, sizeof(*c));
 	}
 }
 
@@ -283,7 +285,7 @@ static void cache_revoke(struct cache *c)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		ck_pr_store_64(&c->magazine[k].limit, LIMIT_REVOKED);
 	ck_pr_store_uint(&c->dead, 1);
-	ck_pr_fence_store(); /* see the end of bp_cache_put_alarm() */
+	ck_pr_fence_memory(); /* see the end of bp_cache_put_alarm() */
 	ck_pr_store_uint(&c->alarm, 1);
 }
 
@@ -304,6 +306,8 @@ uint64_t bp_cache_revoke_all(bufpool_t *pool)
 		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
 			struct magazine *m = &c->magazine[k];
 
+			/* Which ones does not matter, so the slots may be read
+			   without order. */
 			while (take_top(m, ck_pr_load_64(&m->bottom)) != NULL)
 				found++;
 		}
@@ -318,13 +322,19 @@ static bool have_key;
 /* The thread has no more use for a cache; its statistics stay. */
 static void cache_disown(struct cache *c)
 {
-	if (bufpool_thread.cache == c)
-		bufpool_thread.cache = &nobody;
+	if (bp_thread.cache == c)
+		bp_thread.cache = &nobody;
 	cache_flush(c);
 	/* All of our writes, before another thread can adopt it. */
 	ck_pr_fence_release();
 	ck_pr_store_uint(&c->owned, 0);
 	bp_cache_unref(c);
+}
+
+static void table_free(struct cache **table, unsigned slots)
+{
+	if (table != NULL)
+		bp_unmap(table, slots * sizeof(struct cache *));
 }
 
 /*
@@ -341,7 +351,7 @@ static void thread_exit(void *arg)
 	for (unsigned i = 0; i < self->slots; i++)
 		if (self->table[i] != NULL)
 			cache_disown(self->table[i]);
-	free(self->table);
+	table_free(self->table, self->slots);
 	self->table = NULL;
 	self->slots = 0;
 	errno = saved;
@@ -368,16 +378,16 @@ static void table_put(struct cache **table, unsigned slots, struct cache *c)
  */
 static bool table_add(struct cache *added)
 {
-	struct thread *self = &bufpool_thread;
+	struct thread *self = &bp_thread;
 	struct cache **old = self->table, **table;
 	unsigned old_slots = self->slots;
-	unsigned live = 1, slots = 4;
+	unsigned live = 1, slots = 512; /* a page */
 
 	for (unsigned i = 0; i < old_slots; i++)
 		live += old[i] != NULL && !ck_pr_load_uint(&old[i]->dead);
 	while (slots < 2 * live)
 		slots *= 2;
-	table = calloc(slots, sizeof(struct cache *));
+	table = bp_map(slots * sizeof(struct cache *));
 	if (table == NULL)
 		return false;
 	table_put(table, slots, added);
@@ -392,7 +402,7 @@ static bool table_add(struct cache *added)
 		else
 			table_put(table, slots, old[i]);
 	}
-	free(old);
+	table_free(old, old_slots);
 	return true;
 }
 
@@ -433,12 +443,10 @@ void bp_cache_reset(const bufpool_t *pool, struct cache *c)
 
 static struct cache *cache_new(bufpool_t *pool)
 {
-	struct cache *c, *first;
-	void *mem;
+	struct cache *c = bp_map(sizeof(*c)), *first;
 
-	if (posix_memalign(&mem, CK_MD_CACHELINE, sizeof(*c)) != 0)
+	if (c == NULL)
 		return NULL;
-	c = mem;
 	bp_cache_reset(pool, c);
 	bp_waitq_ref(c->waitq);
 	c->shard = ck_pr_faa_uint(&pool->next_shard, 1);
@@ -462,14 +470,13 @@ static struct cache *cache_enrol(bufpool_t *pool)
 	struct cache *c;
 	int saved = errno;
 
-	if (!have_key || bufpool_thread.exited ||
-	    ck_pr_load_uint(&pool->closing))
+	if (!have_key || bp_thread.exited || ck_pr_load_uint(&pool->closing))
 		return NULL;
 	c = cache_adopt(pool);
 	if (c == NULL)
 		c = cache_new(pool);
 	if (c != NULL &&
-	    (pthread_setspecific(key, &bufpool_thread) != 0 || !table_add(c))) {
+	    (pthread_setspecific(key, &bp_thread) != 0 || !table_add(c))) {
 		cache_disown(c);
 		c = NULL;
 	}
@@ -480,7 +487,7 @@ static struct cache *cache_enrol(bufpool_t *pool)
 /* The thread's cache of the pool, if it has one. */
 static struct cache *table_get(const bufpool_t *pool)
 {
-	const struct thread *self = &bufpool_thread;
+	const struct thread *self = &bp_thread;
 	unsigned i = (unsigned) pool->id;
 
 	if (self->slots == 0)
@@ -500,13 +507,13 @@ struct cache *bp_cache_find(bufpool_t *pool)
 	if (c == NULL)
 		c = cache_enrol(pool);
 	if (c != NULL)
-		bufpool_thread.cache = c;
+		bp_thread.cache = c;
 	return c;
 }
 
 void bufpool_thread_flush(bufpool_t *pool)
 {
-	const struct thread *self = &bufpool_thread;
+	const struct thread *self = &bp_thread;
 	int saved = errno;
 
 	for (unsigned i = 0; i < self->slots; i++) {

@@ -107,7 +107,7 @@ struct thread {
 	bool exited;          /* past its cleanup: caches no more */
 };
 
-extern __thread struct thread bufpool_thread;
+extern __thread struct thread bp_thread;
 
 /* This thread's cache of the pool; NULL if it has none and can have none. */
 struct cache *bp_cache_find(bufpool_t *pool);
@@ -165,8 +165,9 @@ static inline void owner_fence(bool fenced)
 		ck_pr_barrier(); /* membarrier() does the rest */
 }
 
-/* Take the buffer that was put last; NULL if all there are are contested. */
-static inline struct buf *magazine_take(struct magazine *m, bool fenced)
+/* Take the buffer that was put last; false if all there are are contested. */
+static inline bool magazine_take(struct magazine *m, struct buf **d,
+                                 bool fenced)
 {
 	uint64_t b = m->bottom - 1;
 
@@ -174,9 +175,10 @@ static inline struct buf *magazine_take(struct magazine *m, bool fenced)
 	owner_fence(fenced);
 	if (CK_CC_UNLIKELY(b < ck_pr_load_64(&m->limit))) {
 		ck_pr_store_64(&m->bottom, b + 1);
-		return NULL;
+		return false;
 	}
-	return m->slot[SLOT(b)];
+	*d = m->slot[SLOT(b)];
+	return true;
 }
 
 /* Put a buffer; false if the magazine may be full. */

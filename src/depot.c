@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "depot.h"
 
-#include "cache.h"
 #include "pool.h"
 #include "stack.h"
 

@@ -16,10 +16,9 @@
  * others did before it heard of it, is in the copy for sure.
  *
  * Caches of other threads are left alone and their memory is not freed, as the
- * list of them may be broken too; it is kept where leak checkers see it.
+ * list of them may be broken too.
  */
 #include <pthread.h>
-#include <stdlib.h>
 
 #include "cache.h"
 #include "stack.h"
@@ -47,7 +46,7 @@ static bufpool_t **find_slot(void)
 			if (ck_pr_load_ptr(&r->pool[i]) == NULL)
 				return &r->pool[i];
 		if (r->next == NULL)
-			r->next = calloc(1, sizeof(*r));
+			r->next = bp_map(sizeof(*r));
 		if (r->next == NULL)
 			return NULL;
 	}
@@ -116,7 +115,7 @@ static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
 
 static struct cache *own_cache(const bufpool_t *pool)
 {
-	const struct thread *self = &bufpool_thread;
+	const struct thread *self = &bp_thread;
 
 	for (unsigned i = 0; i < self->slots; i++)
 		if (self->table[i] != NULL &&
@@ -137,8 +136,6 @@ static void remake(bufpool_t *pool)
 	pool->bufs.now = pool->bufs.peak = pooled.bufs + heap.bufs;
 	pool->bytes.now = pool->bytes.peak = pooled.asked + heap.asked;
 	bp_waitq_reset(pool->waitq, c != NULL ? 2 : 1);
-	if (pool->lost == NULL)
-		pool->lost = pool->caches;
 	pool->caches = c;
 	if (c != NULL)
 		bp_cache_reset(pool, c);

@@ -55,6 +55,17 @@ static uint32_t *link_of(const void *ctx, uint32_t number)
 	return &descriptor(ctx, number)->link;
 }
 
+static size_t chunk_bytes(unsigned c)
+{
+	return chunk_len(c) * sizeof(struct buf);
+}
+
+static void chunk_free(struct buf *chunk, unsigned c)
+{
+	track_unroot(chunk, chunk_bytes(c));
+	bp_unmap(chunk, chunk_bytes(c));
+}
+
 /* Add the next chunk, if memory allows and nobody else just does it. */
 static bool grow(bufpool_t *pool)
 {
@@ -62,26 +73,26 @@ static bool grow(bufpool_t *pool)
 	unsigned c = 0;
 	uint32_t start;
 	struct buf *chunk;
-	void *mem;
 
 	while (c < HEAP_CHUNKS && ck_pr_load_ptr(&heap->chunk[c]) != NULL)
 		c++;
-	if (c == HEAP_CHUNKS ||
-	    posix_memalign(&mem, sizeof(*chunk),
-	                   chunk_len(c) * sizeof(*chunk)) != 0)
+	if (c == HEAP_CHUNKS)
 		return false;
-	chunk = memset(mem, 0, chunk_len(c) * sizeof(*chunk));
+	chunk = bp_map(chunk_bytes(c));
+	if (chunk == NULL)
+		return false;
 	start = chunk_start(c);
 	for (uint32_t i = 0; i < chunk_len(c); i++) {
 		chunk[i].pool = pool;
 		buf_set_state(&chunk[i], STATE_HOME_HEAP);
 		chunk[i].link = start + i + 1; /* the last by the push */
 	}
+	track_root(chunk, chunk_bytes(c));
 	ck_pr_fence_release(); /* the descriptors before their chunk */
 	if (ck_pr_cas_ptr(&heap->chunk[c], NULL, chunk))
 		stack_push(&heap->free, start, &chunk[chunk_len(c) - 1].link);
 	else
-		free(chunk);
+		chunk_free(chunk, c);
 	return true;
 }
 
@@ -172,10 +183,10 @@ void bp_heap_return(struct buf *d)
 	int saved = errno;
 
 	check_owner("bufpool_return", d, capacity);
-	if (pool->wipe == BUFPOOL_WIPE_ALL)
-		bp_wipe_memset(d->base, capacity);
-	else if (pool->wipe == BUFPOOL_WIPE_USED)
+	if (pool->wipe == BUFPOOL_WIPE_USED)
 		bp_wipe_memset(d->base, buf_used(d));
+	else if (pool->wipe != BUFPOOL_WIPE_NONE)
+		bp_wipe_memset(d->base, capacity);
 	buf_set_state(d, STATE_HOME_HEAP);
 	free(d->base);
 	ck_pr_sub_64(&heap->bytes, capacity);
@@ -191,7 +202,8 @@ void bp_heap_return(struct buf *d)
 void bp_heap_release(bufpool_t *pool)
 {
 	for (unsigned c = 0; c < HEAP_CHUNKS; c++)
-		free(pool->heap.chunk[c]);
+		if (pool->heap.chunk[c] != NULL)
+			chunk_free(pool->heap.chunk[c], c);
 }
 
 void bp_heap_remake(bufpool_t *pool, uint64_t *bufs, uint64_t *asked)

@@ -134,12 +134,14 @@ static void pool_free(bufpool_t *pool)
 static bool class_init(bufpool_t *pool, unsigned k, struct buf *bufs,
                        uint32_t *next)
 {
-	size_t size = class_size[k];
+	size_t size = class_size[k], len;
 	uint32_t total = pool->total[k];
 	char *base = NULL;
 
+	if (__builtin_mul_overflow(total, size, &len))
+		return false;
 	if (total > 0) {
-		base = bp_region_map(total * size, class_alignment(size));
+		base = bp_region_map(len, class_alignment(size));
 		if (base == NULL)
 			return false;
 	}
@@ -152,14 +154,17 @@ static bool class_init(bufpool_t *pool, unsigned k, struct buf *bufs,
 		d->pool = pool;
 		buf_set_state(d, STATE_HOME + k);
 	}
-	TRACK_IDLE(base, total * size);
+	TRACK_IDLE(base, len);
 	bp_depot_init(&pool->depot[k], bufs, next, total, pool->shards);
 	return true;
 }
 
+_Static_assert(sizeof(size_t) == 8, "sizes are reckoned in 64 bits");
+_Static_assert(BUFPOOL_MAX_COUNT <= STACK_MAX, "the depot can number them");
+
 /*
- * One mapping holds the pool, then all descriptors, then all links.  Sizes do
- * not overflow: counts are under 2^24, and so is the number of classes.
+ * One mapping holds the pool, then all descriptors, then all links: less than
+ * 2^24 of each in each of at most 32 classes.
  */
 static bufpool_t *pool_map(const bufpool_config_t *cfg, size_t total)
 {
@@ -314,10 +319,16 @@ static unsigned find_idle(bufpool_t *pool, struct cache *c, unsigned k,
 	return 0;
 }
 
+/* How many to fetch at once: half a magazine, but few of a small class. */
+static unsigned refill_batch(const bufpool_t *pool, unsigned k)
+{
+	return (unsigned) min_size(pool->depth[k] / 2, pool->total[k] / 8) + 1;
+}
+
 /* Take an idle buffer from elsewhere, and some more for the cache. */
 static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 {
-	unsigned batch = c != NULL ? pool->depth[k] / 2 + 1 : 1;
+	unsigned batch = c != NULL ? refill_batch(pool, k) : 1;
 	struct buf *got[MAGAZINE_SLOTS + 1];
 	struct magazine *m;
 	bool stolen;
@@ -328,17 +339,21 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 			return NULL;
 		ck_pr_inc_64(stolen ? &pool->counts[k].stolen
 		                    : &pool->counts[k].depot_hits);
-		bp_gauge_add(&pool->bufs, stolen ? 0 : 1);
+		if (!stolen)
+			bp_gauge_add(&pool->bufs, 1);
 		return got[0];
 	}
 	if (n > 0) {
+		/* Before others can take what we put; stolen ones were out of
+		   the depot before. */
+		if (!stolen)
+			bp_gauge_add(&pool->bufs, n);
 		m = &c->magazine[k];
 		owner_count(stolen ? &m->stolen : &m->depot_hits);
 		bp_magazine_make_room(m, pool->depth[k]);
 		for (unsigned i = n - 1; i > 0; i--)
 			magazine_put(c, m, got[i]);
-		/* Stolen ones were out of the depot before. */
-		bp_cache_charge(pool, c, stolen ? 0 : n);
+		bp_cache_charge(pool, c, 0);
 	}
 	move_end(c);
 	return n > 0 ? got[0] : NULL;
@@ -359,9 +374,9 @@ void bp_check_home(struct buf *d, unsigned k)
 static struct buf *take_cached(struct cache *c, unsigned k)
 {
 	struct magazine *m = &c->magazine[k];
-	struct buf *d = magazine_take(m, c->fenced);
+	struct buf *d;
 
-	if (d == NULL)
+	if (!magazine_take(m, &d, c->fenced))
 		d = bp_magazine_take_contested(m);
 	if (d != NULL)
 		owner_count(&m->hits);
@@ -524,6 +539,16 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
 
 /* ---------------------------------------------------------------- return */
 
+/* Give d to the depot, past all caches; the pool may be gone after that. */
+static void give_one(bufpool_t *pool, struct waitq *q, unsigned shard,
+                     unsigned k, struct buf *d)
+{
+	if (bp_depot_give(&pool->depot[k], shard, &d, 1))
+		waitq_given(q, k, 1);
+	else
+		bp_pool_settle(pool, 1);
+}
+
 /*
  * The magazine may be full: see what thieves have left, else send half of it
  * to the depot.  The pool stays as long as we have d.
@@ -534,19 +559,19 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 	struct magazine *m = &c->magazine[k];
 	unsigned depth = pool->depth[k];
 
-	bp_magazine_make_room(m, depth);
-	if (depth > 0) {
+	if (depth == 0) {
+		bp_cache_charge(pool, c, -1);
+		give_one(pool, c->waitq, c->shard, k, d);
+		return;
+	}
+	/* Always into the magazine in the end: if the pool is being destroyed,
+	   it is the put that finds out and empties the magazine. */
+	for (;;) {
+		bp_magazine_make_room(m, depth);
 		if (magazine_put(c, m, d))
 			return;
 		bp_cache_spill(c, k, (depth + 1) / 2);
-		if (magazine_put(c, m, d))
-			return;
 	}
-	bp_cache_charge(pool, c, -1);
-	if (bp_depot_give(&pool->depot[k], c->shard, &d, 1))
-		waitq_given(c->waitq, k, 1);
-	else
-		bp_pool_settle(pool, 1);
 }
 
 void bp_return_slow(struct buf *d, unsigned k)
@@ -572,10 +597,7 @@ void bp_return_slow(struct buf *d, unsigned k)
 	bp_gauge_add(&pool->bufs, -1);
 	q = pool->waitq;
 	bp_waitq_ref(q);
-	if (bp_depot_give(&pool->depot[k], 0, &d, 1))
-		waitq_given(q, k, 1);
-	else
-		bp_pool_settle(pool, 1);
+	give_one(pool, q, 0, k, d);
 	bp_waitq_unref(q);
 }
 

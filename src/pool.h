@@ -63,7 +63,8 @@ struct buf {
 	uint32_t state;       /* see buf_state() */
 	union {
 		uint32_t refs; /* frozen: references */
-		uint32_t link; /* free heap descriptors: see heap.c */
+		uint32_t link; /* free heap descriptors; they are popped one at
+		                  a time, so a stale link is not followed */
 	};
 } __attribute__((aligned(64)));
 
@@ -117,7 +118,6 @@ struct bufpool {
 	size_t meta_len;                 /* of the mapping this lies in */
 	struct waitq *waitq;             /* see wait.h */
 	struct bufpool **registered;     /* see fork.c */
-	struct cache *lost;              /* likewise */
 
 	/* Written when a thread first comes. */
 	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
@@ -128,9 +128,10 @@ struct bufpool {
 	struct gauge bufs __attribute__((aligned(CK_MD_CACHELINE)));
 	struct gauge bytes;
 	uint64_t asked; /* bytes asked for by threads without a cache */
-	/* What keeps the memory: 1 until the pool is destroyed, 1 for each live
-	   heap buffer, 1 for each pool buffer that is not home.  Until destroy
-	   counts, no pool buffer is: so only the heap writes here. */
+	/* What keeps the memory.  It starts as the number of buffers, and one
+	   more for the pool not being destroyed; live heap buffers come on
+	   top.  Destroy takes off that one and what it finds at home, and each
+	   return that follows takes off its buffer. */
 	uint64_t left;
 	struct shared_counts counts[BUFPOOL_CLASSES];
 	struct heap heap;
@@ -180,6 +181,14 @@ void bp_pool_settle(bufpool_t *pool, uint64_t n);
 /* region.c: zeroed, populated memory, aligned to a power of two; or NULL. */
 void *bp_region_map(size_t len, size_t alignment);
 void bp_region_unmap(void *base, size_t len);
+
+/*
+ * The same for what the library keeps for itself.  Not from malloc: a thread
+ * that is stopped inside of that can hold up others, and a thread's first
+ * return to a pool makes its cache.
+ */
+void *bp_map(size_t len);
+void bp_unmap(void *p, size_t len);
 
 /*
  * heap.c: a buffer of the class that serves size, or of exactly size bytes if

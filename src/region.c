@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* Make every page present now, so that no use of a buffer faults later. */
 static bool populate(char *base, size_t len)
@@ -25,22 +26,45 @@ static bool populate(char *base, size_t len)
 	return true;
 }
 
+static size_t page_size(void)
+{
+	return (size_t) sysconf(_SC_PAGESIZE);
+}
+
+static size_t round_up(size_t n, size_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+/*
+ * A page without access lies on either side, so that an overrun of the last
+ * buffer stops the program instead of reaching what the kernel put next, which
+ * may well be the descriptors of a pool.
+ */
 void *bp_region_map(size_t len, size_t alignment)
 {
-	size_t slack = alignment - PAGE;
-	char *base, *aligned;
+	size_t guard = page_size();
+	size_t body = round_up(len, guard);
+	size_t room = guard + alignment + body + guard;
+	char *base, *aligned, *end;
 
-	base = mmap(NULL, len + slack, PROT_READ | PROT_WRITE,
-	            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (room < len) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	base = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (base == MAP_FAILED)
 		return NULL;
-	aligned = base + (-(uintptr_t) base & (alignment - 1));
-	if (aligned > base)
-		munmap(base, (size_t) (aligned - base));
-	if (base + slack > aligned)
-		munmap(aligned + len, (size_t) (base + slack - aligned));
-	if (!populate(aligned, len)) {
-		munmap(aligned, len);
+	aligned = base + guard;
+	aligned += -(uintptr_t) aligned & (alignment - 1);
+	end = aligned + body + guard;
+	if (aligned - guard > base)
+		munmap(base, (size_t) (aligned - guard - base));
+	if (base + round_up(room, guard) > end)
+		munmap(end, (size_t) (base + round_up(room, guard) - end));
+	if (mprotect(aligned, body, PROT_READ | PROT_WRITE) != 0 ||
+	    !populate(aligned, body)) {
+		bp_region_unmap(aligned, len);
 		return NULL;
 	}
 	return aligned;
@@ -48,7 +72,22 @@ void *bp_region_map(size_t len, size_t alignment)
 
 void bp_region_unmap(void *base, size_t len)
 {
-	munmap(base, len);
+	size_t guard = page_size();
+
+	munmap((char *) base - guard, guard + round_up(len, guard) + guard);
+}
+
+void *bp_map(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	return p != MAP_FAILED ? p : NULL;
+}
+
+void bp_unmap(void *p, size_t len)
+{
+	munmap(p, len);
 }
 
 /* ------------------------------------------------- not in this version */

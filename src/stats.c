@@ -182,7 +182,9 @@ static void print_json(const bufpool_stats_t *s, FILE *stream)
 static void print_metric(const char *prefix, const struct field *f, char *name,
                          size_t size, FILE *stream)
 {
-	snprintf(name, size, "bufpool_%s%s%s", prefix, f->name,
+	/* "total" is no counter, whose names end so. */
+	snprintf(name, size, "bufpool_%s%s%s", prefix,
+	         strcmp(f->name, "total") == 0 ? "buffers" : f->name,
 	         f->counts ? "_total" : "");
 	fprintf(stream, "# HELP %s %s\n# TYPE %s %s\n", name, f->help, name,
 	        f->counts ? "counter" : "gauge");

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,7 +14,7 @@
 
 struct waitq *bp_waitq_new(void)
 {
-	struct waitq *q = calloc(1, sizeof(*q));
+	struct waitq *q = bp_map(sizeof(*q));
 
 	if (q != NULL)
 		q->refs = 1;
@@ -32,7 +31,7 @@ void bp_waitq_unref(struct waitq *q)
 	ck_pr_fence_release(); /* our use of it before another's free */
 	if (ck_pr_faa_uint(&q->refs, -1u) == 1) {
 		ck_pr_fence_acquire();
-		free(q);
+		bp_unmap(q, sizeof(*q));
 	}
 }
 

@@ -844,6 +844,24 @@ START_TEST(stale_caches_serve_nobody)
 }
 END_TEST
 
+/* An overrun of the first or last buffer meets no other memory. */
+START_TEST(regions_have_guards)
+{
+	bufpool_t *pool = class_pool(_i, 4);
+	bufpool_buf_t *bufs[5];
+	char byte, *end;
+
+	ck_assert_uint_eq(drain(pool, _i, bufs, 5), 4);
+	ck_assert(are_disjoint(bufs, 4)); /* sorts them */
+	end = (char *) bufs[3]->data + bufs[3]->capacity;
+	ck_assert(peek(end - 1, &byte, 1));
+	ck_assert(!peek(end, &byte, 1));
+	ck_assert(!peek((char *) bufs[0]->data - 1, &byte, 1));
+	bufpool_return_bulk(bufs, 4);
+	bufpool_destroy(pool);
+}
+END_TEST
+
 static Suite *lifetime_suite(void)
 {
 	const int n = ARRAY_SIZE(depths);
@@ -881,6 +899,8 @@ static Suite *lifetime_suite(void)
 	tcase = add_case(suite, "across", 20);
 	tcase_add_test(tcase, created_here_destroyed_there);
 	tcase_add_test(tcase, stale_caches_serve_nobody);
+	tcase = add_case(suite, "regions", 5);
+	tcase_add_loop_test(tcase, regions_have_guards, 0, BUFPOOL_CLASSES);
 	return suite;
 }
 

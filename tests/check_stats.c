@@ -765,9 +765,10 @@ static void read_type(const char *at)
 	exposition.counter = strcmp(at, " counter") == 0;
 	ck_assert_msg(exposition.counter || strcmp(at, " gauge") == 0,
 	              "type of %s is '%s'", exposition.typed, at);
-	ck_assert_msg(!exposition.counter ||
+	ck_assert_msg(exposition.counter ==
 	                      has_suffix(exposition.typed, "_total"),
-	              "%s is a counter", exposition.typed);
+	              "%s is %s counter", exposition.typed,
+	              exposition.counter ? "a" : "no");
 	for (size_t i = 0; i < exposition.n; i++)
 		ck_assert_msg(strcmp(exposition.samples[i].name,
 		                     exposition.typed) != 0,
@@ -834,14 +835,18 @@ static void read_exposition(char *text)
 	}
 }
 
-/* The sample for a field is named after it, and labelled with its class. */
+/*
+ * The sample for a field is named after it, and labelled with its class; but
+ * "total", which is no counter, is called "buffers".
+ */
 static bool is_sample_of(const struct sample *sample, const struct field *field,
                          const char *klass)
 {
+	const char *name = strcmp(field->name, "total") ? field->name : "buffers";
 	char quoted[32], ending[128];
 
 	snprintf(quoted, sizeof(quoted), "\"%s\"", klass ? klass : "");
-	snprintf(ending, sizeof(ending), "_%s%s", field->name,
+	snprintf(ending, sizeof(ending), "_%s%s", name,
 	         field->counter ? "_total" : "");
 	return has_suffix(sample->name, ending) &&
 	       (klass ? strcasestr(sample->labels, quoted) != NULL

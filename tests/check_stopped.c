@@ -38,7 +38,7 @@ static struct {
 	atomic_bool done; /* all is walked */
 	void (*walk)(void);
 	void (*work)(void);
-	bool warm; /* the walker has a cache before it starts */
+	int warm; /* so many buffers are in the walker's cache at its start */
 
 	bufpool_t *pool;
 	bufpool_buf_t *buf;
@@ -79,9 +79,13 @@ static void on_step(int sig)
 
 static void *walker(void *arg)
 {
+	bufpool_buf_t *bufs[DEPTH];
+	size_t n = (size_t) scene.warm;
+
 	(void) arg;
-	if (scene.warm)
-		bufpool_return(bufpool_try_checkout(scene.pool, 1));
+	must(bufpool_checkout_bulk(scene.pool, 1, bufs, n) == n);
+	bufpool_thread_flush(scene.pool);
+	bufpool_return_bulk(bufs, n);
 	set_trap_flag();
 	scene.walk();
 	clear_trap_flag();
@@ -177,7 +181,7 @@ START_TEST(progress)
 	scene.walk = walk_in_and_out;
 	scene.work = take_all;
 	scene.pool = small_pool();
-	for (long first = 0; first < STRIDE; first += is_small() ? 40 : 3) {
+	for (long first = 0; first < STRIDE; first += is_small() ? 40 : 5) {
 		scene.least = TOTAL;
 		play(first, STRIDE);
 		/* It was stopped, also when it held as many as it ever does. */
@@ -204,7 +208,7 @@ static bool destroy_after(long steps)
 	return true;
 }
 
-static void destroy_beside_return(bool warm, int stride)
+static void destroy_beside_return(int warm, int stride)
 {
 	long steps = 0;
 
@@ -218,14 +222,21 @@ static void destroy_beside_return(bool warm, int stride)
 
 START_TEST(destroy_beside_put)
 {
-	destroy_beside_return(true, 1);
+	destroy_beside_return(1, 1);
+}
+END_TEST
+
+/* The magazine is full: half of it goes to the depot first. */
+START_TEST(destroy_beside_spill)
+{
+	destroy_beside_return(DEPTH, 3);
 }
 END_TEST
 
 /* The return makes the thread's cache first: a long way. */
 START_TEST(destroy_beside_first_return)
 {
-	destroy_beside_return(false, 29);
+	destroy_beside_return(0, 29);
 }
 END_TEST
 
@@ -236,6 +247,7 @@ int main(void)
 
 	tcase_add_test(tc, progress);
 	tcase_add_test(tc, destroy_beside_put);
+	tcase_add_test(tc, destroy_beside_spill);
 	tcase_add_test(tc, destroy_beside_first_return);
 	return run_suite(suite);
 }
