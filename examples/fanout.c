@@ -5,29 +5,26 @@
  * An example of libbufpool where buffers are shared: one thread fills a buffer
  * and freezes it, many send from it, the last one to let go sends it home.
  *
- *   publisher
- *       |  read() into a buffer of the pool; freeze
- *      hub                                        the main thread
- *       |  a reference to each worker's inbox
- *     worker                                      --threads of them
- *       |  a slice to each of its subscribers' queues
- *   subscriber
- *       |  writev() from the frozen buffer; release the slice
- *       v
- *
- * A subscriber belongs to one worker, which alone touches it: only inboxes need
- * a lock.  Nobody ever waits for a socket: hub and workers each have an epoll.
+ *     publisher
+ *         |  read() into a buffer of the pool; freeze
+ *        hub                                         the main thread
+ *         |  a slice, which holds a reference, for each subscriber's queue
+ *      worker                                        --threads of them
+ *         |  writev() from the frozen buffer; release the slice
+ *     subscriber
  *
  * Memory.  All see the same stream, so a queue holds the last buffers of it,
  * some queues more and some fewer.  All queues together hold no more different
  * buffers than the longest, whether there is one subscriber or a thousand.
  *
- * The brake.  A publisher may be faster than its subscribers.  Each reason not
- * to read more counts as one brake: an inbox that is full, and a queue that is
- * more than half full - unless its owner takes nothing at all; see judge().
- * While there are brakes, the hub neither reads nor accepts.  An inbox has room
- * for the other half of a queue, and its brake goes only after those of the
- * queues it went to are on.  So no queue overflows that has its brake on.
+ * The brake.  A publisher may be faster than its subscribers.  Each queue that
+ * is more than half full is a brake, unless its subscriber is stuck; see
+ * judge().  The hub reads one buffer at a time, and only while there are no
+ * brakes: so only who is stuck can overflow, and is cut off.
+ *
+ * Nobody waits for a socket.  A subscriber belongs to one worker.  The hub adds
+ * subscribers and fills queues, the worker takes away, both under the worker's
+ * lock, which it gives up while it writes.
  */
 #include <bufpool.h>
 
@@ -50,7 +47,6 @@
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -69,63 +65,54 @@ struct subscriber {
 	struct worker *worker;
 	int fd;
 	bool blocked;         /* its socket takes no more; epoll will tell */
+	bool stuck;           /* not waited for until it takes something */
 	bool braking;         /* its brake is on */
+	const char *doomed;   /* why it is to be cut off */
 	unsigned head, count; /* of the queue */
 	size_t sent;          /* bytes of the first slice that are gone */
-	int64_t since;        /* when it took a buffer, or was first above half */
 	char name[NAME_LEN];
 	bufpool_slice_t queue[]; /* a ring of opt.queue */
-};
-
-/* What the hub tells a worker: a buffer to send, or a subscriber that joins. */
-struct message {
-	bufpool_frozen_t *frozen;
-	struct subscriber *joins;
 };
 
 struct worker {
 	pthread_t thread;
 	int epoll;
-	int wake; /* eventfd: look into the inbox */
-	int64_t now;
+	int wake;             /* eventfd: the hub has been here */
+	pthread_mutex_t lock; /* of its subscribers and all that follows */
 	struct subscriber *subscribers;
-	unsigned braking; /* how many of them are */
-	int64_t deadline; /* to drain; 0 before the end */
-
-	pthread_mutex_t lock;  /* of what follows */
-	struct message *inbox; /* a ring of inbox_size */
-	unsigned head, count;
-	bool stopping; /* nothing more will come */
+	unsigned braking;   /* how many of them are */
+	unsigned idle;      /* ms that nobody has taken anything */
+	uint64_t out;       /* total.out as it was last seen */
+	int64_t deadline;   /* for the rest, at the end; before that 0 */
 };
 
 static struct {
 	const char *publish, *subscribe;
-	size_t buffer;
-	unsigned queue, threads, patience, stats_every;
+	unsigned buffer, queue, patience, threads, stats_every;
 	bool copy;
-} opt = { .buffer = 64 << 10, .queue = 64, .threads = 1, .patience = 500 };
+} opt = { .buffer = 64 << 10, .queue = 64, .patience = 500, .threads = 1 };
 
 static bufpool_t *pool;
 static struct worker *workers;
-static unsigned inbox_size;
-
 static atomic_uint brakes;
-static int released; /* eventfd: the last brake has gone */
 
-static int control;                /* the hub's epoll: signals, timer, brake */
-static int everything;             /* the same, and publishers and listeners */
+/* The hub's descriptors. */
 static int publishers, subscribers; /* listening */
 static int signals, timer;
+static int released;   /* eventfd: the last brake has gone */
+static int unbraked;   /* epoll: all of the above */
+static int everything; /* epoll: these and the publishers */
+static int spare;      /* to give up when no other is left */
 static bool stopping;
-static int spare; /* a descriptor to give up when there are no others */
 
 static struct {
-	atomic_ullong in, out; /* bytes */
-	atomic_uint joined, cut;
+	_Atomic uint64_t in, out; /* bytes */
+	atomic_uint joined, cut;  /* subscribers */
 } total;
 
 /* ---------------------------------------------------------------- messages */
 
+/* In one piece, from any thread. */
 __attribute__((format(printf, 1, 2)))
 static void complain(const char *format, ...)
 {
@@ -135,11 +122,19 @@ static void complain(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	fprintf(stderr, "fanout: %s\n", line); /* whole, from any thread */
+	fprintf(stderr, "fanout: %s\n", line);
 }
 
 /* _exit(): other threads may still be at work on what exit() takes apart. */
 #define die(code, ...) (complain(__VA_ARGS__), _exit(code))
+
+static void report(void)
+{
+	bufpool_stats_print(pool, stderr, BUFPOOL_TEXT);
+	complain("%s: %" PRIu64 " bytes in, %" PRIu64 " bytes out, "
+	         "%u subscribers, %u cut off", opt.copy ? "copy" : "share",
+	         total.in, total.out, total.joined, total.cut);
+}
 
 static int64_t now_ms(void)
 {
@@ -149,24 +144,11 @@ static int64_t now_ms(void)
 	return (int64_t) t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* --------------------------------------------------------------- the brake */
-
-static void brake_on(void)
-{
-	atomic_fetch_add(&brakes, 1);
-}
-
-static void brake_off(void)
-{
-	if (atomic_fetch_sub(&brakes, 1) == 1)
-		eventfd_write(released, 1);
-}
-
-/* ----------------------------------------------------------------- sharing */
+/* ------------------------------------------------------------------ queues */
 
 /*
  * Here sharing and copying differ; nothing else knows which of them it is.  A
- * slice holds a reference of its own, or has no owner and is malloc's.
+ * slice has a reference of its own, or no owner and is malloc's.
  */
 static bool slice_get(bufpool_slice_t *slice, bufpool_frozen_t *f)
 {
@@ -192,8 +174,6 @@ static void slice_put(bufpool_slice_t *slice)
 		bufpool_slice_release(slice);
 }
 
-/* ------------------------------------------------------------- subscribers */
-
 static bufpool_slice_t *queued(struct subscriber *s, unsigned i)
 {
 	return &s->queue[(s->head + i) % opt.queue];
@@ -204,28 +184,44 @@ static void set_braking(struct subscriber *s, bool braking)
 	if (s->braking == braking)
 		return;
 	s->braking = braking;
-	if (braking) {
-		s->worker->braking++;
-		brake_on();
-	} else {
-		s->worker->braking--;
-		brake_off();
-	}
+	s->worker->braking += braking ? 1 : -1;
+	if (braking)
+		brakes++;
+	else if (--brakes == 0)
+		eventfd_write(released, 1);
 }
 
 /*
- * A slow subscriber is waited for, a stuck one is not: above half, it has to
- * take a buffer every now and then.  Otherwise the others go on, and its queue
- * overflows.
+ * A slow subscriber is waited for, a stuck one is not.  The brake holds nobody
+ * up who still has something to take.  But once nobody takes anything any more,
+ * who is above half then is stuck: the others go on, and its queue overflows
+ * unless it comes back.  To be cut off takes but a moment, so that is waited for:
+ * until then a queue stays behind that holds old buffers.
  */
 static void judge(struct subscriber *s)
 {
-	set_braking(s, s->count > opt.queue / 2 &&
-	            s->worker->now - s->since < opt.patience);
+	bool above = s->count > opt.queue / 2;
+
+	if (above && s->worker->idle >= opt.patience)
+		s->stuck = true;
+	set_braking(s, s->doomed || (above && !s->stuck));
+}
+
+static void enqueue(struct subscriber *s, bufpool_frozen_t *f)
+{
+	if (s->doomed)
+		return;
+	if (s->count == opt.queue)
+		s->doomed = "too slow, its queue is full";
+	else if (!slice_get(queued(s, s->count), f))
+		s->doomed = strerror(ENOMEM);
+	else if (s->count++ == opt.queue / 2)
+		s->worker->idle = 0;
+	judge(s);
 }
 
 /* The first slice has been sent, or never will be. */
-static void pop(struct subscriber *s)
+static void dequeue(struct subscriber *s)
 {
 	slice_put(queued(s, 0));
 	s->head = (s->head + 1) % opt.queue;
@@ -233,39 +229,7 @@ static void pop(struct subscriber *s)
 	s->sent = 0;
 }
 
-/* A subscriber leaves, and lets go of all that it had not taken. */
-static void drop(struct subscriber *s)
-{
-	while (s->count)
-		pop(s);
-	set_braking(s, false);
-	*s->self = s->next;
-	if (s->next)
-		s->next->self = s->self;
-	close(s->fd);
-	free(s);
-}
-
-/* With a reset, where there is such a thing: no end that looks like a good one. */
-static void cut_off(struct subscriber *s, const char *why)
-{
-	struct linger reset = { .l_onoff = 1 };
-
-	complain("%s is cut off: %s", s->name, why);
-	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	total.cut++;
-	drop(s);
-}
-
-static void enqueue(struct subscriber *s, bufpool_frozen_t *f)
-{
-	if (s->count == opt.queue)
-		cut_off(s, "too slow, its queue is full");
-	else if (!slice_get(queued(s, s->count), f))
-		cut_off(s, strerror(ENOMEM));
-	else if (s->count++ == opt.queue / 2)
-		s->since = s->worker->now;
-}
+/* ------------------------------------------------------------- subscribers */
 
 static int gather(struct subscriber *s, struct iovec *iov)
 {
@@ -280,73 +244,76 @@ static int gather(struct subscriber *s, struct iovec *iov)
 	return (int) i;
 }
 
-/* n bytes are sent: let go of every slice that is done with. */
+/* n bytes are gone: let go of every slice that is done with. */
 static void advance(struct subscriber *s, size_t n)
 {
 	total.out += n;
-	s->sent += n;
-	while (s->count && s->sent >= queued(s, 0)->len) {
-		size_t rest = s->sent - queued(s, 0)->len;
-
-		pop(s);
-		s->sent = rest;
-		s->since = s->worker->now;
+	s->stuck = false;
+	for (n += s->sent; s->count && n >= queued(s, 0)->len;) {
+		n -= queued(s, 0)->len;
+		dequeue(s);
 	}
+	s->sent = n;
 }
 
-/* Send until the queue is empty or the socket full; false if it has gone. */
+/* Send until the queue is empty or the socket full; false if it has left. */
 static bool flush(struct subscriber *s)
 {
 	struct iovec iov[GATHER];
-	ssize_t n;
+	ssize_t n = 0;
+	int slices;
 
-	while (s->count && !s->blocked) {
-		n = writev(s->fd, iov, gather(s, iov));
-		if (n >= 0) {
+	while (s->count && !s->blocked && n >= 0) {
+		slices = gather(s, iov);
+		pthread_mutex_unlock(&s->worker->lock);
+		n = writev(s->fd, iov, slices);
+		pthread_mutex_lock(&s->worker->lock);
+		if (n >= 0)
 			advance(s, (size_t) n);
-		} else if (errno == EAGAIN) {
-			s->blocked = true;
-		} else { /* EPIPE, ECONNRESET and such: it left */
-			drop(s);
-			return false;
-		}
+		else
+			s->blocked = errno == EAGAIN;
 	}
-	return true;
+	return n >= 0 || s->blocked; /* else EPIPE, ECONNRESET and such */
+}
+
+static void drop(struct subscriber *s)
+{
+	while (s->count)
+		dequeue(s);
+	set_braking(s, false);
+	*s->self = s->next;
+	if (s->next)
+		s->next->self = s->self;
+	close(s->fd);
+	free(s);
+}
+
+/* By a reset, where there is such a thing: nobody takes it for a good end. */
+static void cut_off(struct subscriber *s, const char *why)
+{
+	struct linger reset = { .l_onoff = 1 };
+
+	complain("%s is cut off: %s", s->name, why);
+	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	total.cut++;
+	drop(s);
+}
+
+static void serve_subscriber(struct subscriber *s)
+{
+	int64_t deadline = s->worker->deadline;
+
+	if (s->doomed)
+		cut_off(s, s->doomed);
+	else if (!flush(s) || (deadline && !s->count))
+		drop(s);
+	else if (deadline && now_ms() >= deadline)
+		cut_off(s, "too slow, the server stops");
+	else
+		judge(s);
 }
 
 /* ----------------------------------------------------------------- workers */
-
-/*
- * Edge-triggered: told once when the socket has room again, not all the time
- * when there is nothing to send.  What a subscriber sends is never read.
- */
-static void join(struct worker *w, struct subscriber *s)
-{
-	struct epoll_event event = { .events = EPOLLOUT | EPOLLET };
-
-	s->worker = w;
-	s->next = w->subscribers;
-	if (s->next)
-		s->next->self = &s->next;
-	s->self = &w->subscribers;
-	w->subscribers = s;
-
-	event.data.ptr = s;
-	if (epoll_ctl(w->epoll, EPOLL_CTL_ADD, s->fd, &event))
-		cut_off(s, strerror(errno));
-}
-
-/* The worker's own reference becomes one for each subscriber. */
-static void share(struct worker *w, bufpool_frozen_t *f)
-{
-	struct subscriber *s, *next;
-
-	for (s = w->subscribers; s; s = next) {
-		next = s->next;
-		enqueue(s, f);
-	}
-	bufpool_frozen_unref(f);
-}
 
 static void serve_event(struct worker *w, const struct epoll_event *event)
 {
@@ -368,94 +335,40 @@ static void serve_events(struct worker *w)
 	int timeout = w->braking || w->deadline ? TICK : -1;
 	int i, n;
 
-	do {
+	for (;; timeout = 0) {
+		pthread_mutex_unlock(&w->lock);
 		n = epoll_wait(w->epoll, events, MAX_EVENTS, timeout);
-		w->now = now_ms();
+		pthread_mutex_lock(&w->lock);
 		for (i = 0; i < n; i++)
 			serve_event(w, &events[i]);
-		timeout = 0;
-	} while (n == MAX_EVENTS);
-}
-
-static void flush_all(struct worker *w)
-{
-	struct subscriber *s, *next;
-
-	for (s = w->subscribers; s; s = next) {
-		next = s->next;
-		if (flush(s))
-			judge(s);
+		if (n < MAX_EVENTS)
+			break;
 	}
-}
-
-/* Messages stay in the inbox, and its brake on, until all brakes are set. */
-static void empty_inbox(struct worker *w)
-{
-	unsigned i, n;
-
-	pthread_mutex_lock(&w->lock);
-	n = w->count;
-	if (w->stopping && !w->deadline)
-		w->deadline = w->now + DRAIN;
-	pthread_mutex_unlock(&w->lock);
-
-	for (i = 0; i < n; i++) { /* the hub writes behind these only */
-		struct message *m = &w->inbox[(w->head + i) % inbox_size];
-
-		if (m->joins)
-			join(w, m->joins);
-		else
-			share(w, m->frozen);
-	}
-	flush_all(w);
-
-	pthread_mutex_lock(&w->lock);
-	if (w->count == inbox_size)
-		brake_off();
-	w->head = (w->head + n) % inbox_size;
-	w->count -= n;
-	pthread_mutex_unlock(&w->lock);
-}
-
-/* At the end: who has everything may go, who does not take it must. */
-static void drain(struct worker *w)
-{
-	struct subscriber *s, *next;
-
-	for (s = w->subscribers; s; s = next) {
-		next = s->next;
-		if (!s->count)
-			drop(s);
-		else if (w->now >= w->deadline)
-			cut_off(s, "too slow, the server stops");
+	/* A tick without events: has anybody, of any worker, taken anything? */
+	if (n == 0 && timeout == TICK) {
+		w->idle = w->out == total.out ? w->idle + TICK : 0;
+		w->out = total.out;
 	}
 }
 
 static void *work(void *arg)
 {
+	struct subscriber *s, *next;
 	struct worker *w = arg;
 
+	pthread_mutex_lock(&w->lock);
 	do {
 		serve_events(w);
-		empty_inbox(w);
-		if (w->deadline)
-			drain(w);
-	} while (!w->deadline || w->subscribers);
+		for (s = w->subscribers; s; s = next) {
+			next = s->next; /* the hub adds in front */
+			serve_subscriber(s);
+		}
+	} while (w->subscribers || !w->deadline);
+	pthread_mutex_unlock(&w->lock);
 	return NULL;
 }
 
-/* There is room, or the brake would be on. */
-static void tell(struct worker *w, struct message m)
-{
-	pthread_mutex_lock(&w->lock);
-	w->inbox[(w->head + w->count) % inbox_size] = m;
-	if (++w->count == inbox_size)
-		brake_on();
-	pthread_mutex_unlock(&w->lock);
-	eventfd_write(w->wake, 1);
-}
-
-/* ------------------------------------------------------------ the hub: in */
+/* ----------------------------------------------------------------- the hub */
 
 static bool watch(int epoll, int fd)
 {
@@ -464,10 +377,15 @@ static bool watch(int epoll, int fd)
 	return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+static bool watch_both(int fd)
+{
+	return watch(unbraked, fd) && watch(everything, fd);
+}
+
 static void print_address(char *name, const struct sockaddr_storage *sa)
 {
-	char host[NAME_LEN / 2], port[8];
 	bool v6 = sa->ss_family == AF_INET6;
+	char host[NAME_LEN / 2], port[8];
 
 	if (sa->ss_family == AF_UNIX ||
 	    getnameinfo((const struct sockaddr *) sa, sizeof(*sa), host,
@@ -497,29 +415,51 @@ static int accept_next(int listener, struct sockaddr_storage *peer)
 	return -1;
 }
 
-/* Each worker gets its share, in turns. */
+/*
+ * Edge-triggered: told once when the socket has room again, not all the time
+ * when there is nothing to send.  What a subscriber sends is never read.
+ */
+static void join(struct worker *w, struct subscriber *s)
+{
+	struct epoll_event event = { .events = EPOLLOUT | EPOLLET,
+		                     .data.ptr = s };
+
+	pthread_mutex_lock(&w->lock);
+	s->worker = w;
+	s->self = &w->subscribers;
+	s->next = w->subscribers;
+	if (s->next)
+		s->next->self = &s->next;
+	w->subscribers = s;
+	if (epoll_ctl(w->epoll, EPOLL_CTL_ADD, s->fd, &event))
+		cut_off(s, strerror(errno));
+	pthread_mutex_unlock(&w->lock);
+}
+
+/*
+ * Each worker gets its share, in turns.  What the kernel queues is a copy for
+ * each subscriber: let most of it wait in our queue, where it is shared.
+ */
 static void accept_subscribers(void)
 {
+	const int on = 1, unsent = 128 << 10;
 	struct sockaddr_storage peer;
 	struct subscriber *s;
-	const int on = 1;
 	int fd;
 
-	while (!brakes && (fd = accept_next(subscribers, &peer)) >= 0) {
+	while ((fd = accept_next(subscribers, &peer)) >= 0) {
 		s = calloc(1, sizeof(*s) + opt.queue * sizeof(*s->queue));
 		if (!s) {
-			complain("a subscriber is refused: %s",
-			         strerror(ENOMEM));
+			complain("a subscriber is refused: no memory");
 			close(fd);
 			continue;
 		}
 		s->fd = fd;
-		s->since = now_ms();
-		s->name[0] = 0;
 		print_address(s->name, &peer);
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-		tell(&workers[total.joined++ % opt.threads],
-		     (struct message) { .joins = s });
+		setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent,
+		           sizeof(unsent));
+		join(&workers[total.joined++ % opt.threads], s);
 	}
 }
 
@@ -532,6 +472,27 @@ static void accept_publisher(void)
 		complain("a publisher is refused: %s", strerror(errno));
 		close(fd);
 	}
+}
+
+/*
+ * From here on nobody writes to the buffer.  Each slice holds a reference; with
+ * ours given up, the last subscriber's release sends it home, from its worker.
+ */
+static void publish(bufpool_buf_t *buf)
+{
+	bufpool_frozen_t *f = bufpool_freeze(buf);
+	struct subscriber *s;
+	struct worker *w;
+
+	total.in += bufpool_frozen_len(f);
+	for (w = workers; w < workers + opt.threads; w++) {
+		pthread_mutex_lock(&w->lock);
+		for (s = w->subscribers; s; s = s->next)
+			enqueue(s, f);
+		pthread_mutex_unlock(&w->lock);
+		eventfd_write(w->wake, 1);
+	}
+	bufpool_frozen_unref(f);
 }
 
 /* Take what there is, up to a buffer full; true if more may come. */
@@ -550,91 +511,54 @@ static bool fill(bufpool_buf_t *buf, int fd)
 	return n > 0 || (n < 0 && errno == EAGAIN);
 }
 
-/* From here on nobody writes to the buffer, and the last one returns it. */
-static void publish(bufpool_buf_t *buf)
-{
-	bufpool_frozen_t *f = bufpool_freeze(buf);
-	unsigned i;
-
-	total.in += bufpool_frozen_len(f);
-	for (i = 0; i < opt.threads; i++)
-		tell(&workers[i],
-		     (struct message) { .frozen = bufpool_frozen_ref(f) });
-	bufpool_frozen_unref(f);
-}
-
 static void read_publisher(int fd)
 {
-	bufpool_buf_t *buf;
-	bool more;
+	bufpool_buf_t *buf = bufpool_checkout(pool, opt.buffer);
+	bool more = false;
 
-	accept_subscribers(); /* who has connected by now is to see this */
-	if (brakes)
-		return;
-	buf = bufpool_checkout(pool, opt.buffer);
-	if (!buf) {
-		complain("a publisher is cut off: %s", strerror(errno));
-		close(fd);
-		return;
-	}
-	more = fill(buf, fd);
-	if (buf->len)
-		publish(buf);
+	if (buf)
+		more = fill(buf, fd);
 	else
+		complain("a publisher is cut off: %s", strerror(errno));
+	if (buf && buf->len) {
+		accept_subscribers(); /* who is there by now is to get it */
+		publish(buf);
+	} else {
 		bufpool_return(buf);
+	}
 	if (!more)
 		close(fd);
 }
 
-static void report(void)
+static void serve_hub(int fd)
 {
-	bufpool_stats_print(pool, stderr, BUFPOOL_TEXT);
-	complain("%s: %llu bytes in, %llu bytes out, %u subscribers, "
-	         "%u cut off", opt.copy ? "copy" : "share", total.in,
-	         total.out, total.joined, total.cut);
-}
+	eventfd_t count; /* of a timer's expirations as well */
 
-static void serve_hub(int epoll);
-
-static void serve_fd(int fd)
-{
-	uint64_t count;
-
-	if (fd == control)
-		serve_hub(control);
-	else if (fd == signals)
+	if (fd == signals)
 		stopping = true;
 	else if (fd == released)
-		eventfd_read(released, &count);
-	else if (fd == timer && read(timer, &count, sizeof(count)) > 0)
+		eventfd_read(fd, &count);
+	else if (fd == timer && eventfd_read(fd, &count) == 0)
 		report();
-	else if (brakes || fd == timer)
-		return; /* not now; it will be reported again */
 	else if (fd == subscribers)
 		accept_subscribers();
 	else if (fd == publishers)
 		accept_publisher();
-	else
+	else if (!brakes) /* else it will be reported again */
 		read_publisher(fd);
 }
 
-static void serve_hub(int epoll)
-{
-	struct epoll_event events[MAX_EVENTS];
-	int n = epoll_wait(epoll, events, MAX_EVENTS, -1);
-	int i;
-
-	for (i = 0; i < n; i++)
-		serve_fd(events[i].data.fd);
-}
-
-/* With a brake on, look at nothing that would bring in more. */
 static void run_hub(void)
 {
-	while (!stopping)
-		serve_hub(brakes ? control : everything);
-	close(publishers);
-	close(subscribers);
+	struct epoll_event events[MAX_EVENTS];
+	int i, n;
+
+	while (!stopping) {
+		n = epoll_wait(brakes ? unbraked : everything, events,
+		               MAX_EVENTS, -1);
+		for (i = 0; i < n; i++)
+			serve_hub(events[i].data.fd);
+	}
 }
 
 /* --------------------------------------------------------------- addresses */
@@ -658,96 +582,19 @@ static long long parse_number(const char *s, long long min, long long max,
 	return n << shift;
 }
 
-/* A socket that was left behind by a server that is no more. */
-static bool is_stale(const struct sockaddr_un *sa)
+/* A socket that listens, or -1. */
+static int open_listener(const void *address, socklen_t len)
 {
-	struct stat st;
-	bool stale;
-	int fd;
-
-	if (lstat(sa->sun_path, &st) || !S_ISSOCK(st.st_mode))
-		return false;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	stale = connect(fd, (const struct sockaddr *) sa, sizeof(*sa)) &&
-	        errno == ECONNREFUSED;
-	close(fd);
-	return stale;
-}
-
-static int listen_unix(const char *addr, const char *path)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	int fd;
-
-	if (!*path || strlen(path) >= sizeof(sa.sun_path))
-		die(USAGE, "'%s': the path is empty or too long", addr);
-	strcpy(sa.sun_path, path);
-	if (is_stale(&sa))
-		unlink(path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *) &sa, sizeof(sa)) ||
-	    listen(fd, SOMAXCONN))
-		die(FAILED, "%s: %s", addr, strerror(errno));
-	return fd;
-}
-
-/* Split HOST:PORT or [HOST]:PORT into host and what is returned, the port. */
-static const char *split(const char *addr, char *host, size_t size)
-{
-	const char *colon = strrchr(addr, ':');
-	bool v6 = *addr == '[';
-	size_t len;
-
-	if (!colon || parse_number(colon + 1, 0, 65535, "") < 0)
-		return NULL;
-	if (v6 && colon[-1] != ']')
-		return NULL;
-	len = (size_t) (colon - addr) - (v6 ? 2 : 0);
-	if (len >= size || (v6 && colon - addr < 2))
-		return NULL;
-	memcpy(host, addr + v6, len);
-	host[len] = 0;
-	return !v6 && strchr(host, ':') ? NULL : colon + 1;
-}
-
-static int bind_inet(const struct addrinfo *ai)
-{
+	const struct sockaddr *sa = address;
 	const int on = 1;
-	int fd = socket(ai->ai_family,
-	                ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = socket(sa->sa_family,
+	                SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	if (fd < 0)
-		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, SOMAXCONN)) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-/* The first address of a name that can be had. */
-static int listen_inet(const char *addr)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-		                  .ai_flags = AI_PASSIVE };
-	struct addrinfo *list, *ai;
-	char host[256];
-	const char *port = split(addr, host, sizeof(host));
-	int error, fd = -1;
-
-	if (!port)
-		die(USAGE, "'%s' is not HOST:PORT, [IPV6]:PORT, :PORT or "
-		    "unix:PATH", addr);
-	error = getaddrinfo(*host ? host : NULL, port, &hints, &list);
-	if (error)
-		die(FAILED, "%s: %s", addr, gai_strerror(error));
-	for (ai = list; ai && fd < 0; ai = ai->ai_next)
-		fd = bind_inet(ai);
-	if (fd < 0)
-		die(FAILED, "%s: %s", addr, strerror(errno));
-	freeaddrinfo(list);
-	return fd;
+	if (fd < 0 || (bind(fd, sa, len) == 0 && listen(fd, SOMAXCONN) == 0))
+		return fd;
+	close(fd);
+	return -1;
 }
 
 /* The path of an address unix:PATH, else NULL. */
@@ -756,15 +603,53 @@ static const char *unix_path(const char *addr)
 	return strncmp(addr, "unix:", 5) == 0 ? addr + 5 : NULL;
 }
 
+static int listen_unix(const char *path)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+
+	if (!*path || strlen(path) >= sizeof(sa.sun_path))
+		die(USAGE, "'%s' is no path for a socket", path);
+	strcpy(sa.sun_path, path);
+	return open_listener(&sa, sizeof(sa));
+}
+
+/* On the first address of the host that can be had. */
+static int listen_inet(const char *addr)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+		                  .ai_flags = AI_PASSIVE };
+	struct addrinfo *list, *ai;
+	const char *colon = strrchr(addr, ':');
+	int len = colon ? (int) (colon - addr) : 0;
+	bool v6 = len > 2 && *addr == '[' && colon[-1] == ']';
+	char host[256];
+	int error, fd = -1;
+
+	snprintf(host, sizeof(host), "%.*s", v6 ? len - 2 : len, addr + v6);
+	if (!colon || parse_number(colon + 1, 0, 65535, "") < 0 ||
+	    strpbrk(host, v6 ? "[]" : ":[]"))
+		die(USAGE, "'%s' is not HOST:PORT, [IPV6]:PORT, :PORT or "
+		    "unix:PATH", addr);
+	error = getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list);
+	if (error)
+		die(FAILED, "%s: %s", addr, gai_strerror(error));
+	for (ai = list; ai && fd < 0; ai = ai->ai_next)
+		fd = open_listener(ai->ai_addr, ai->ai_addrlen);
+	freeaddrinfo(list);
+	return fd;
+}
+
 /* Listen, and say where: port 0 is for the system to choose. */
 static int listen_on(const char *what, const char *addr)
 {
 	const char *path = unix_path(addr);
-	int fd = path ? listen_unix(addr, path) : listen_inet(addr);
+	int fd = path ? listen_unix(path) : listen_inet(addr);
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
 	char name[NAME_LEN];
 
+	if (fd < 0)
+		die(FAILED, "%s: %s", addr, strerror(errno));
 	if (!path && getsockname(fd, (struct sockaddr *) &sa, &len) == 0) {
 		print_address(name, &sa);
 		addr = name;
@@ -795,130 +680,102 @@ static const char help[] =
 "                         the end)\n"
 "  --help\n"
 "\n"
-"Nothing is read as long as a subscriber's queue is more than half full, if it\n"
-"takes a buffer at least every --patience.  One that takes none for so long is\n"
-"not waited for: the others go on, and it is cut off when its queue is full.\n"
-"So nobody holds the others up for longer than --patience at once, and nobody\n"
-"slows them down below a buffer in that time.\n"
+"Nothing is read while a subscriber's queue is more than half full: the slowest\n"
+"sets the pace.  But when nobody at all has taken anything for --patience, who\n"
+"is above half then is not waited for until it takes something again.  The\n"
+"others go on, and who falls a whole queue behind is cut off.\n"
 "\n"
 "SIGINT and SIGTERM: no more is read, subscribers have 5 s to take what is\n"
 "queued, then all are closed.  Exit status: 0; 1 if something failed or a\n"
 "buffer is missing at the end; 2 if the command line is wrong.";
 
-static void say_and_exit(const char *text)
-{
-	if (puts(text) < 0 || fflush(stdout))
-		die(FAILED, "write error: %s", strerror(errno));
-	exit(0);
-}
+/* The options with a number, in the order of options[]. */
+static const struct {
+	unsigned *value;
+	long long max;
+	const char *suffixes;
+} numbers[] = {
+	{ &opt.buffer, 1 << 30, "KM" }, { &opt.queue, 65536, "" },
+	{ &opt.patience, 60000, "" },   { &opt.threads, 256, "" },
+	{ &opt.stats_every, 86400, "" }
+};
 
-static unsigned number(const char *name, long long max, const char *suffixes)
+static void set_number(const char *name, int i)
 {
-	long long n = parse_number(optarg, 1, max, suffixes);
+	long long n = parse_number(optarg, 1, numbers[i].max,
+	                           numbers[i].suffixes);
 
 	if (n < 0)
 		die(USAGE, "--%s: '%s' is not a number from 1 to %lld", name,
-		    optarg, max);
-	return (unsigned) n;
+		    optarg, numbers[i].max);
+	*numbers[i].value = (unsigned) n;
 }
 
 static void parse_options(int argc, char **argv)
 {
 	static const struct option options[] = {
+		{ "buffer", required_argument, NULL, 'n' },
+		{ "queue", required_argument, NULL, 'n' },
+		{ "patience", required_argument, NULL, 'n' },
+		{ "threads", required_argument, NULL, 'n' },
+		{ "stats-every", required_argument, NULL, 'n' },
 		{ "publish", required_argument, NULL, 'p' },
 		{ "subscribe", required_argument, NULL, 's' },
-		{ "buffer", required_argument, NULL, 'b' },
-		{ "queue", required_argument, NULL, 'q' },
-		{ "patience", required_argument, NULL, 'w' },
-		{ "threads", required_argument, NULL, 't' },
-		{ "stats-every", required_argument, NULL, 'e' },
 		{ "copy", no_argument, NULL, 'c' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
-	int option, i;
+	int option, i = 0;
 
 	while ((option = getopt_long(argc, argv, "", options, &i)) != -1) {
-		switch (option) {
-		case 'p':
+		if (option == 'n')
+			set_number(options[i].name, i);
+		else if (option == 'p')
 			opt.publish = optarg;
-			break;
-		case 's':
+		else if (option == 's')
 			opt.subscribe = optarg;
-			break;
-		case 'b':
-			opt.buffer = number(options[i].name, 1 << 30, "KM");
-			break;
-		case 'q':
-			opt.queue = number(options[i].name, 65536, "");
-			break;
-		case 'w':
-			opt.patience = number(options[i].name, 60000, "");
-			break;
-		case 't':
-			opt.threads = number(options[i].name, 256, "");
-			break;
-		case 'e':
-			opt.stats_every = number(options[i].name, 86400, "");
-			break;
-		case 'c':
+		else if (option == 'c')
 			opt.copy = true;
-			break;
-		case 'h':
-			say_and_exit(help);
-			break;
-		default:
+		else if (option == 'h')
+			exit(puts(help) < 0 || fflush(stdout) ? FAILED : 0);
+		else
 			exit(USAGE); /* getopt_long() has said why */
-		}
 	}
 	if (optind < argc)
 		die(USAGE, "'%s' is no option", argv[optind]);
 	if (!opt.publish || !opt.subscribe)
-		die(USAGE, "--publish and --subscribe are needed; fanout "
-		    "--help says more");
+		die(USAGE, "--publish and --subscribe are needed; "
+		    "fanout --help says more");
 }
 
-/* ------------------------------------------------------------------- set-up */
+/* ------------------------------------------------------- beginning and end */
 
 /*
- * The class that serves a size; -1 if none does.  As in poolsum.c: a program
- * that knows its sizes writes BUFPOOL_CLASS_64K.
+ * As many buffers as can be out at once: the one that is being filled and those
+ * in the longest queue.  A program that knows its sizes writes
+ * BUFPOOL_CLASS_64K; we have to ask which class serves ours: a pool without
+ * buffers counts where one was missing.
+ *
+ * WIPE_USED: read() writes what it says and no more, so that a buffer that holds
+ * little is erased quickly.
  */
-static int find_class(size_t size)
+static bufpool_t *make_pool(void)
 {
 	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
 	bufpool_stats_t stats;
 	bufpool_t *empty;
 	int class;
 
-	if (size > BUFPOOL_MAX_CLASS_SIZE)
-		return -1;
+	cfg.wipe = BUFPOOL_WIPE_USED;
 	memset(cfg.count, 0, sizeof(cfg.count));
 	empty = bufpool_create(&cfg);
-	bufpool_return(bufpool_checkout(empty, size));
+	bufpool_return(bufpool_checkout(empty, opt.buffer));
 	bufpool_stats(empty, &stats);
 	bufpool_destroy(empty);
 
-	for (class = BUFPOOL_CLASSES - 1; class >= 0; class--)
+	for (class = 0; class < BUFPOOL_CLASSES; class++)
 		if (stats.per_class[class].heap_fallbacks)
-			break;
-	return class;
-}
-
-/*
- * As many buffers as can be out at once: one that is being filled, those in the
- * inboxes, and those in the longest queue.  WIPE_USED: read() writes what it
- * says and no more, so a buffer that holds little is erased quickly.
- */
-static bufpool_t *make_pool(void)
-{
-	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
-	int class = find_class(opt.buffer);
-
-	cfg.wipe = BUFPOOL_WIPE_USED;
-	memset(cfg.count, 0, sizeof(cfg.count));
-	if (class >= 0)
-		cfg.count[class] = 1 + inbox_size + (opt.copy ? 0 : opt.queue);
+			cfg.count[class] = 1 + (opt.copy ? 0 : opt.queue);
 	return bufpool_create(&cfg);
 }
 
@@ -927,32 +784,18 @@ static void start_worker(struct worker *w)
 	struct epoll_event event = { .events = EPOLLIN };
 	int error;
 
+	pthread_mutex_init(&w->lock, NULL);
 	w->epoll = epoll_create1(EPOLL_CLOEXEC);
 	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	w->inbox = calloc(inbox_size, sizeof(*w->inbox));
-	pthread_mutex_init(&w->lock, NULL);
-	if (!w->inbox ||
-	    epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->wake, &event))
+	if (epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->wake, &event))
 		die(FAILED, "cannot start a thread: %s", strerror(errno));
 	error = pthread_create(&w->thread, NULL, work, w);
 	if (error)
 		die(FAILED, "cannot start a thread: %s", strerror(error));
 }
 
-static void stop_worker(struct worker *w)
-{
-	pthread_mutex_lock(&w->lock);
-	w->stopping = true;
-	pthread_mutex_unlock(&w->lock);
-	eventfd_write(w->wake, 1);
-	pthread_join(w->thread, NULL);
-	pthread_mutex_destroy(&w->lock);
-	free(w->inbox);
-	close(w->wake);
-	close(w->epoll);
-}
-
-static void set_up_hub(void)
+/* Signals come as events: blocked, in the workers too. */
+static void open_hub(void)
 {
 	struct itimerspec every = { { opt.stats_every, 0 },
 		                    { opt.stats_every, 0 } };
@@ -961,67 +804,27 @@ static void set_up_hub(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
-	pthread_sigmask(SIG_BLOCK, &set, NULL); /* for the workers as well */
-	signal(SIGPIPE, SIG_IGN);               /* writev() says EPIPE */
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN); /* writev() says EPIPE */
 
 	signals = signalfd(-1, &set, SFD_CLOEXEC);
-	timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	released = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	control = epoll_create1(EPOLL_CLOEXEC);
+	unbraked = epoll_create1(EPOLL_CLOEXEC);
 	everything = epoll_create1(EPOLL_CLOEXEC);
-	if (spare < 0 || timerfd_settime(timer, 0, &every, NULL) ||
-	    !watch(control, signals) || !watch(control, timer) ||
-	    !watch(control, released) || !watch(everything, control) ||
-	    !watch(everything, publishers) || !watch(everything, subscribers))
+	if (timerfd_settime(timer, 0, &every, NULL) || !watch_both(signals) ||
+	    !watch_both(timer) || !watch_both(released) ||
+	    !watch_both(publishers) || !watch_both(subscribers))
 		die(FAILED, "%s", strerror(errno));
 }
 
-/* Keep the numbers of closed standard streams from going to sockets. */
-static void reserve_standard_streams(void)
+static void start(void)
 {
-	int fd;
-
-	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fcntl(fd, F_GETFD) < 0)
-			open("/dev/null",
-			     fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
-}
-
-static void remove_socket(const char *addr)
-{
-	if (unix_path(addr))
-		unlink(unix_path(addr));
-}
-
-/* The exit status: whether every buffer came home. */
-static int settle(void)
-{
-	bufpool_stats_t stats;
-
-	report();
-	bufpool_stats(pool, &stats);
-	bufpool_destroy(pool);
-	if (!stats.checked_out)
-		return 0;
-	complain("%" PRIu64 " buffers are missing", stats.checked_out);
-	return FAILED;
-}
-
-int main(int argc, char **argv)
-{
-	static char name[] = "fanout";
 	unsigned i;
-
-	reserve_standard_streams();
-	if (argc > 0)
-		argv[0] = name; /* getopt_long() begins messages with it */
-	parse_options(argc, argv);
-	inbox_size = opt.queue - opt.queue / 2;
 
 	publishers = listen_on("publish", opt.publish);
 	subscribers = listen_on("subscribe", opt.subscribe);
-	set_up_hub();
+	open_hub();
 	pool = make_pool();
 	workers = calloc(opt.threads, sizeof(*workers));
 	if (!pool || !workers)
@@ -1030,12 +833,51 @@ int main(int argc, char **argv)
 		start_worker(&workers[i]);
 	if (fflush(stdout))
 		die(FAILED, "write error: %s", strerror(errno));
+}
 
-	run_hub();
-	for (i = 0; i < opt.threads; i++)
-		stop_worker(&workers[i]);
+/* Nobody new; whoever is there gets what is queued. */
+static void drain(void)
+{
+	struct worker *w;
+
+	close(publishers);
+	close(subscribers);
+	for (w = workers; w < workers + opt.threads; w++) {
+		pthread_mutex_lock(&w->lock);
+		w->deadline = now_ms() + DRAIN;
+		pthread_mutex_unlock(&w->lock);
+		eventfd_write(w->wake, 1);
+	}
+	for (w = workers; w < workers + opt.threads; w++)
+		pthread_join(w->thread, NULL);
 	free(workers);
-	remove_socket(opt.publish);
-	remove_socket(opt.subscribe);
-	return settle();
+	if (unix_path(opt.publish))
+		unlink(unix_path(opt.publish));
+	if (unix_path(opt.subscribe))
+		unlink(unix_path(opt.subscribe));
+}
+
+int main(int argc, char **argv)
+{
+	static char name[] = "fanout";
+	bufpool_stats_t stats;
+
+	if (argc > 0)
+		argv[0] = name; /* getopt_long() begins messages with it */
+	do /* sockets must not get the number of a closed standard stream */
+		spare = open("/dev/null", O_RDWR);
+	while (spare >= 0 && spare <= STDERR_FILENO);
+	parse_options(argc, argv);
+
+	start();
+	run_hub();
+	drain();
+
+	report();
+	bufpool_stats(pool, &stats);
+	bufpool_destroy(pool);
+	if (stats.checked_out)
+		die(FAILED, "%" PRIu64 " buffers are missing",
+		    stats.checked_out);
+	return 0;
 }

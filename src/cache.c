@@ -256,11 +256,15 @@ static void settle_all(struct magazine *m)
 
 void bp_cache_put_alarm(struct cache *c, struct magazine *m)
 {
+	unsigned k = (unsigned) (m - c->magazine);
+
 	if (ck_pr_load_64(&m->limit) == LIMIT_REVOKED) {
 		settle_all(m);
 		return;
 	}
-	waitq_given(c->waitq, (unsigned) (m - c->magazine), 1);
+	/* Who waits finds it in the depot, without having to steal. */
+	if (ck_pr_load_32(&c->waitq->class[k].waiters) != 0)
+		bp_cache_spill(c, k, 1);
 	if (bp_waitq_any(c->waitq))
 		return;
 	/* Nobody waits any more.  Who comes now counts itself first, then sets

@@ -1475,7 +1475,7 @@ static void write_one(bufpool_t *pool, uint64_t *seed)
 	bufpool_frozen_unref(f);
 }
 
-/* The loop index is the depth of the caches, then whether some are the heap's. */
+/* The loop index is the depth of the caches, then whether the heap helps. */
 START_TEST(fan_out)
 {
 	const size_t depths[] = {BUFPOOL_CACHE_AUTO, 0};

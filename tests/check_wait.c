@@ -1,0 +1,1425 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_wait.c - who waits for a buffer is woken, by whatever brings one home
+ *
+ * No test waits for ever: a wake-up that is lost shows as a wait of PATIENCE
+ * seconds, or half of them, where milliseconds were enough.
+ */
+#include "common.h"
+
+#include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#define PATIENCE 10.0
+
+static const struct timespec patience = {(time_t) PATIENCE, 0};
+
+/* -------------------------------------------------------------------- time */
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
+}
+
+static struct timespec milliseconds(long ms)
+{
+	return (struct timespec) {ms / 1000, ms % 1000 * 1000000};
+}
+
+/* How late a plain sleep is here and now. */
+static double plain_lateness(long ms)
+{
+	struct timespec left = milliseconds(ms);
+	double start = now();
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR)
+		;
+	return now() - start - (double) ms / 1e3;
+}
+
+/* ----------------------------------------------------------------- seccomp */
+
+/* From now on, for this thread and its offspring. */
+static bool install(struct sock_filter *filter, size_t n)
+{
+	struct sock_fprog program = {(unsigned short) n, filter};
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+#define LOAD_NUMBER                                                            \
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))
+#define IF_CALL(number, verdict)                                               \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (number), 0, 1),                   \
+		BPF_STMT(BPF_RET | BPF_K, (verdict))
+#define ELSE(verdict) BPF_STMT(BPF_RET | BPF_K, (verdict))
+
+static void refuse_membarrier(void)
+{
+	struct sock_filter filter[] = {
+		LOAD_NUMBER,
+		IF_CALL(SYS_membarrier, SECCOMP_RET_ERRNO | EPERM),
+		ELSE(SECCOMP_RET_ALLOW),
+	};
+
+	/* Where there is no seccomp, this is one more test of what there is. */
+	install(filter, ARRAY_SIZE(filter));
+}
+
+/* Every system call but the end and what assertions need is the end. */
+static bool allow_no_system_calls(void)
+{
+	struct sock_filter filter[] = {
+		LOAD_NUMBER,
+		IF_CALL(SYS_write, SECCOMP_RET_ALLOW),
+		IF_CALL(SYS_exit_group, SECCOMP_RET_ALLOW),
+		/* Where there is no vDSO. */
+		IF_CALL(SYS_clock_gettime, SECCOMP_RET_ALLOW),
+		ELSE(SECCOMP_RET_KILL_PROCESS),
+	};
+
+	return install(filter, ARRAY_SIZE(filter));
+}
+
+/* ---------------------------------------------------------------- settings */
+
+/* membarrier(): there, missing from the start, or only as long as creating. */
+enum membarrier { WORKS, MISSING, ENDS };
+
+static const struct setting {
+	const char *name;
+	size_t cache;
+	enum membarrier membarrier;
+} settings[] = {
+	{"cached", BUFPOOL_CACHE_AUTO, WORKS},
+	{"depot", 0, WORKS},
+	{"one cached", 1, WORKS},
+	{"cached, fenced", BUFPOOL_CACHE_AUTO, MISSING},
+	{"depot, fenced", 0, MISSING},
+	{"one cached, fenced", 1, MISSING},
+};
+
+enum { SETTINGS = ARRAY_SIZE(settings) };
+
+/* What is blind cannot steal. */
+static const struct setting blind = {"blind", BUFPOOL_CACHE_AUTO, ENDS};
+
+static bufpool_t *setting_pool(const struct setting *setting,
+                               bufpool_config_t config)
+{
+	bufpool_t *pool;
+
+	if (setting->membarrier == MISSING)
+		refuse_membarrier();
+	set_cache(&config, setting->cache);
+	pool = make_pool(config);
+	if (setting->membarrier == ENDS)
+		refuse_membarrier();
+	return pool;
+}
+
+/* ----------------------------------------------------------------- waiters */
+
+struct waiter {
+	bufpool_t *pool;
+	size_t size;
+	const struct timespec *timeout;
+	pthread_t thread;
+	atomic_int tid;
+	atomic_bool back;
+	bufpool_buf_t *buf;
+	double waited;
+};
+
+static void *wait_thread(void *arg)
+{
+	struct waiter *waiter = arg;
+	double start = now();
+
+	waiter->tid = (int) syscall(SYS_gettid);
+	errno = ERRNO_SENTINEL;
+	waiter->buf = bufpool_checkout_wait(waiter->pool, waiter->size,
+	                                    waiter->timeout);
+	must(errno == (waiter->buf ? ERRNO_SENTINEL : ETIMEDOUT));
+	waiter->waited = now() - start;
+	waiter->back = true;
+	return NULL;
+}
+
+static bool is_asleep(int tid)
+{
+	char path[64], stat[512], *after;
+	size_t n;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	file = fopen(path, "r");
+	if (!file)
+		return false; /* it has gone */
+	n = fread(stat, 1, sizeof(stat) - 1, file);
+	fclose(file);
+	stat[n] = '\0';
+	after = strrchr(stat, ')');
+	return after && after[2] == 'S';
+}
+
+/* Asleep twice in a row: not just somewhere on the way.  Or back already. */
+static void until_asleep(const atomic_int *tid, const atomic_bool *back)
+{
+	int seen = 0;
+
+	while (seen < 2 && !*back) {
+		usleep(100);
+		seen = *tid && is_asleep(*tid) ? seen + 1 : 0;
+	}
+}
+
+static void start_waiter(struct waiter *waiter, bufpool_t *pool, size_t size,
+                         const struct timespec *timeout)
+{
+	*waiter = (struct waiter) {
+		.pool = pool,
+		.size = size,
+		.timeout = timeout,
+	};
+	waiter->thread = start_thread(wait_thread, waiter);
+}
+
+static void start_sleeper(struct waiter *waiter, bufpool_t *pool, size_t size)
+{
+	start_waiter(waiter, pool, size, &patience);
+	until_asleep(&waiter->tid, &waiter->back);
+}
+
+/* Woken, and not because the time was up. */
+static bufpool_buf_t *wait_in_time(bufpool_t *pool, size_t size)
+{
+	double start = now();
+	bufpool_buf_t *buf = bufpool_checkout_wait(pool, size, &patience);
+
+	must(buf && "woken");
+	must(now() - start < PATIENCE / 2);
+	return buf;
+}
+
+/* What it got, in time. */
+static bufpool_buf_t *end_waiter(struct waiter *waiter)
+{
+	join_thread(waiter->thread);
+	must(waiter->buf && "woken");
+	must(waiter->waited < PATIENCE / 2);
+	must(waiter->buf->len == waiter->size);
+	must(is_zero(waiter->buf));
+	fill(waiter->buf, 0xda);
+	return waiter->buf;
+}
+
+/* ----------------------------------------------------------- without sleep */
+
+START_TEST(takes_what_is_there)
+{
+	bufpool_t *pool = setting_pool(&settings[_i], even_config(2));
+	const struct timespec timeouts[] = {{0, 0}, {0, 1}, {1000, 0},
+	                                    {0, 999999999}};
+
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		for (size_t i = 0; i <= ARRAY_SIZE(timeouts); i++) {
+			size_t size = classes[k].size - i;
+			bufpool_buf_t *buf;
+
+			KEEPS_ERRNO(buf = bufpool_checkout_wait(
+				pool, size,
+				i == ARRAY_SIZE(timeouts) ? NULL
+			                                  : &timeouts[i]));
+			ck_assert_ptr_nonnull(buf);
+			ck_assert_uint_eq(buf->len, size);
+			ck_assert_uint_eq(buf->capacity, classes[k].size);
+			ck_assert(is_zero(buf));
+			fill(buf, 0x55);
+			KEEPS_ERRNO(bufpool_return(buf));
+		}
+	bufpool_return(bufpool_checkout_wait(pool, 0, NULL));
+	ck_assert_uint_eq(stats_of(pool).hits, 5 * BUFPOOL_CLASSES + 1);
+	ck_assert_uint_eq(stats_of(pool).misses, 0);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+static pthread_barrier_t cached, leave;
+
+static void *cache_and_sleep(void *arg)
+{
+	bufpool_t *pool = arg;
+	bufpool_buf_t *bufs[4];
+
+	must(bufpool_checkout_bulk(pool, 1, bufs, 4) == 4);
+	bufpool_return_bulk(bufs, 4);
+	meet(&cached);
+	meet(&leave);
+	return NULL;
+}
+
+/* It lies in the cache of a thread that sleeps: that is there. */
+START_TEST(takes_from_other_caches)
+{
+	bufpool_t *pool = setting_pool(&settings[_i],
+	                               class_config(BUFPOOL_CLASS_4K, 4));
+	bufpool_buf_t *bufs[4];
+	pthread_t thread;
+
+	pthread_barrier_init(&cached, NULL, 2);
+	pthread_barrier_init(&leave, NULL, 2);
+	thread = start_thread(cache_and_sleep, pool);
+	meet(&cached);
+	for (int i = 0; i < 4; i++) {
+		bufs[i] = bufpool_checkout_wait(pool, 1, NULL);
+		ck_assert_ptr_nonnull(bufs[i]);
+	}
+	REFUSED(bufpool_try_checkout(pool, 1) == NULL, ENOBUFS);
+	bufpool_return_bulk(bufs, 4);
+	meet(&leave);
+	join_thread(thread);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ errors */
+
+START_TEST(refusals)
+{
+	const struct timespec bad[] = {{0, -1},       {0, 1000000000},
+	                               {-1, 0},       {-1, 999999999},
+	                               {1, LONG_MAX}, {1, LONG_MIN}},
+	                      good = {1000, 0};
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	const size_t over = (size_t) PTRDIFF_MAX + 1;
+	bufpool_t *pool = make_pool(config);
+	bufpool_buf_t *buf = NULL;
+	double start = now();
+
+	/* Idle first, then out. */
+	for (int i = 0; i < 2; i++) {
+		for (size_t j = 0; j < ARRAY_SIZE(bad); j++)
+			REFUSED(!bufpool_checkout_wait(pool, 1, &bad[j]),
+			        EINVAL);
+		REFUSED(!bufpool_checkout_wait(NULL, 1, NULL), EINVAL);
+		REFUSED(!bufpool_checkout_wait(NULL, 1, &good), EINVAL);
+		REFUSED(!bufpool_checkout_wait(NULL, 1, &bad[0]), EINVAL);
+		REFUSED(!bufpool_checkout_wait(pool, over, NULL), EOVERFLOW);
+		REFUSED(!bufpool_checkout_wait(pool, SIZE_MAX, &good),
+		        EOVERFLOW);
+		REFUSED(!bufpool_checkout_wait(pool, over, &bad[0]),
+		        EOVERFLOW);
+		REFUSED(!bufpool_checkout_wait(NULL, SIZE_MAX, &bad[0]),
+		        EOVERFLOW);
+		/* Not pooled, although the heap is allowed elsewhere. */
+		REFUSED(!bufpool_checkout_wait(pool, 4097, NULL), ENOBUFS);
+		REFUSED(!bufpool_checkout_wait(pool, 1048576, &good), ENOBUFS);
+		REFUSED(!bufpool_checkout_wait(pool, 1048577, NULL), ENOBUFS);
+		REFUSED(!bufpool_checkout_wait(pool, PTRDIFF_MAX, NULL),
+		        ENOBUFS);
+		if (i == 0)
+			buf = bufpool_checkout_wait(pool, 1, &good);
+	}
+	ck_assert(now() - start < PATIENCE);
+	ck_assert_uint_eq(stats_of(pool).hits, 1);
+	ck_assert_uint_eq(stats_of(pool).misses, 0);
+	bufpool_return(buf);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- timeouts */
+
+/* A pool with nothing left. */
+static bufpool_t *spent_pool(const struct setting *setting, size_t count,
+                             bufpool_buf_t **bufs)
+{
+	bufpool_t *pool = setting_pool(setting,
+	                               class_config(BUFPOOL_CLASS_4K, count));
+
+	must(bufpool_checkout_bulk(pool, 1, bufs, count) == count);
+	return pool;
+}
+
+/* How late it is; it is never early. */
+static double lateness(bufpool_t *pool, long ms)
+{
+	const struct timespec timeout = milliseconds(ms);
+	double start = now(), late;
+
+	REFUSED(!bufpool_checkout_wait(pool, 1, &timeout), ETIMEDOUT);
+	late = now() - start - (double) ms / 1e3;
+	ck_assert_msg(late >= 0, "%ld ms: %g s early", ms, -late);
+	return late;
+}
+
+/* Exact to 10 ms, as far as this machine is. */
+static void check_timeout(bufpool_t *pool, long ms)
+{
+	double slack = is_small() ? 1 : 0.010, late = 1e9;
+
+	for (int i = 0; i < 5 && late > slack; i++) {
+		double plain = plain_lateness(ms);
+		double this = lateness(pool, ms) - plain;
+
+		if (this < late)
+			late = this;
+	}
+	ck_assert_msg(late <= slack, "%ld ms: %g s late", ms, late);
+}
+
+START_TEST(timeouts_are_exact)
+{
+	const long times[] = {0, 1, 2, 50, 200};
+	bufpool_buf_t *buf;
+	bufpool_t *pool = spent_pool(&settings[_i], 1, &buf);
+
+	for (size_t i = 0; i < ARRAY_SIZE(times); i++)
+		check_timeout(pool, times[i]);
+	ck_assert_uint_eq(stats_of(pool).hits, 1);
+	ck_assert_uint_eq(stats_of(pool).misses, 0);
+	bufpool_return(buf);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* Times that no clock will ever show. */
+START_TEST(very_long_timeouts)
+{
+	const time_t end = (time_t) (((uint64_t) 1 << (sizeof(time_t) * 8 - 1)) -
+	                             1);
+	const struct timespec timeouts[] = {
+		{end, 999999999},     {end, 0},         {end - 1000, 999999999},
+		{end / 1000, 0},      {end / 1000000000, 0},
+		{UINT32_MAX, 0},      {INT32_MAX, 999999999},
+		{86400 * 365, 0},
+	};
+	bufpool_buf_t *buf;
+	bufpool_t *pool = spent_pool(&settings[_i], 1, &buf);
+
+	for (size_t i = 0; i <= ARRAY_SIZE(timeouts); i++) {
+		struct waiter waiter;
+
+		start_waiter(&waiter, pool, 1,
+		             i == ARRAY_SIZE(timeouts) ? NULL : &timeouts[i]);
+		until_asleep(&waiter.tid, &waiter.back);
+		usleep(3000);
+		KEEPS_ERRNO(bufpool_return(buf));
+		buf = end_waiter(&waiter);
+	}
+	bufpool_return(buf);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* -------------------------------------------------------- spurious wake-ups */
+
+static struct {
+	pthread_t target;
+	bufpool_t *pool;
+	atomic_bool over;
+	atomic_long signals;
+} noise;
+
+static void count_signal(int signo)
+{
+	(void) signo;
+	noise.signals++;
+}
+
+static void *send_signals(void *arg)
+{
+	while (!noise.over) {
+		must(pthread_kill(noise.target, SIGUSR1) == 0);
+		usleep(2000);
+	}
+	return arg;
+}
+
+/* The loop index says whether system calls are to be restarted. */
+START_TEST(signals_do_not_end_it)
+{
+	struct sigaction action = {
+		.sa_handler = count_signal,
+		.sa_flags = _i ? SA_RESTART : 0,
+	};
+	bufpool_buf_t *buf;
+	bufpool_t *pool = spent_pool(&settings[0], 1, &buf);
+	struct waiter waiter;
+	pthread_t thread;
+
+	must(sigaction(SIGUSR1, &action, NULL) == 0);
+	noise.target = pthread_self();
+	thread = start_thread(send_signals, NULL);
+	check_timeout(pool, 1);
+	check_timeout(pool, 50);
+	check_timeout(pool, 200);
+	ck_assert_int_gt(noise.signals, 5);
+	noise.over = true;
+	join_thread(thread);
+
+	/* Neither the endless wait. */
+	noise.over = false;
+	start_waiter(&waiter, pool, 1, NULL);
+	noise.target = waiter.thread;
+	thread = start_thread(send_signals, NULL);
+	usleep(50000);
+	noise.over = true;
+	join_thread(thread);
+	bufpool_return(buf);
+	ck_assert(end_waiter(&waiter));
+	bufpool_return(waiter.buf);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* Others use another class meanwhile. */
+static void *use_another_class(void *arg)
+{
+	while (!noise.over) {
+		bufpool_return(bufpool_try_checkout(noise.pool, 65536));
+		usleep(500);
+	}
+	return arg;
+}
+
+START_TEST(other_classes_do_not_end_it)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	bufpool_buf_t *buf;
+	pthread_t thread;
+
+	config.count[BUFPOOL_CLASS_64K] = 1;
+	noise.pool = setting_pool(&settings[_i], config);
+	buf = bufpool_checkout_4k(noise.pool);
+	thread = start_thread(use_another_class, NULL);
+	check_timeout(noise.pool, 1);
+	check_timeout(noise.pool, 100);
+	noise.over = true;
+	join_thread(thread);
+	bufpool_return(buf);
+	must_be_whole(noise.pool);
+	bufpool_destroy(noise.pool);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ giving */
+
+/*
+ * A giver holds buffers that waiters sleep for, gives them back in some way,
+ * and lives on until the waiters have them: else its exit would do the work.
+ */
+enum { GIFTS = 4 };
+
+static void give_each(bufpool_buf_t **bufs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		KEEPS_ERRNO(bufpool_return(bufs[i]));
+}
+
+static void give_in_bulk(bufpool_buf_t **bufs, size_t n)
+{
+	KEEPS_ERRNO(bufpool_return_bulk(bufs, n));
+}
+
+static void give_frozen(bufpool_buf_t **bufs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		bufpool_frozen_t *f = bufpool_freeze(bufs[i]);
+
+		KEEPS_ERRNO(bufpool_frozen_unref(f));
+	}
+}
+
+static void give_slices(bufpool_buf_t **bufs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		bufpool_frozen_t *f = bufpool_freeze(bufs[i]);
+		bufpool_slice_t slice = bufpool_slice(f, 0, 1);
+
+		bufpool_frozen_unref(f);
+		KEEPS_ERRNO(bufpool_slice_release(&slice));
+	}
+}
+
+static void *unref_thread(void *f)
+{
+	bufpool_frozen_unref(f);
+	return NULL;
+}
+
+/* The first reference goes elsewhere, the last here. */
+static void give_shared(bufpool_buf_t **bufs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		bufpool_frozen_t *f = bufpool_freeze(bufs[i]);
+
+		run_thread(unref_thread, bufpool_frozen_ref(f));
+		bufpool_frozen_unref(f);
+	}
+}
+
+static void give_thawed(bufpool_buf_t **bufs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		bufpool_return(bufpool_thaw(bufpool_freeze(bufs[i])));
+}
+
+static void give_and_flush(bufpool_buf_t **bufs, size_t n)
+{
+	bufpool_return_bulk(bufs, n);
+	bufpool_thread_flush(NULL);
+}
+
+static struct {
+	pthread_key_t key;
+	bufpool_buf_t *bufs[GIFTS];
+	size_t n;
+	bool frozen;
+} luggage;
+
+static void give_in_destructor(void *arg)
+{
+	(void) arg;
+	if (luggage.frozen)
+		give_frozen(luggage.bufs, luggage.n);
+	else
+		give_each(luggage.bufs, luggage.n);
+}
+
+static void pack(bufpool_buf_t **bufs, size_t n)
+{
+	memcpy(luggage.bufs, bufs, n * sizeof(bufs[0]));
+	luggage.n = n;
+	must(pthread_setspecific(luggage.key, &luggage) == 0);
+}
+
+static void give_at_exit(bufpool_buf_t **bufs, size_t n)
+{
+	luggage.frozen = false;
+	pack(bufs, n);
+}
+
+static void give_frozen_at_exit(bufpool_buf_t **bufs, size_t n)
+{
+	luggage.frozen = true;
+	pack(bufs, n);
+}
+
+static const struct give {
+	void (*give)(bufpool_buf_t **bufs, size_t n);
+	bool exits;   /* the giver goes for it */
+	bool flushes; /* nothing is left in the giver's cache */
+} gives[] = {
+	{give_each, false, false},
+	{give_in_bulk, false, false},
+	{give_frozen, false, false},
+	{give_slices, false, false},
+	{give_shared, false, false},
+	{give_thawed, false, false},
+	{give_and_flush, false, true},
+	{give_at_exit, true, true},
+	{give_frozen_at_exit, true, true},
+};
+
+static struct {
+	const struct give *give;
+	bufpool_t *pool;
+	size_t n;
+	pthread_barrier_t taken, go, done;
+} giver;
+
+/* It uses the pool before, so that it has a cache to give to. */
+static void *give_thread(void *arg)
+{
+	bufpool_buf_t *bufs[GIFTS];
+
+	(void) arg;
+	bufpool_return(bufpool_try_checkout(giver.pool, 1));
+	must(bufpool_checkout_bulk(giver.pool, 1, bufs, giver.n) == giver.n);
+	for (size_t i = 0; i < giver.n; i++)
+		fill(bufs[i], 0xaa);
+	meet(&giver.taken);
+	meet(&giver.go);
+	giver.give->give(bufs, giver.n);
+	if (!giver.give->exits)
+		meet(&giver.done);
+	return NULL;
+}
+
+static void start_giving(void)
+{
+	pthread_barrier_init(&giver.taken, NULL, 2);
+	pthread_barrier_init(&giver.go, NULL, 2);
+	pthread_barrier_init(&giver.done, NULL, 2);
+	must(pthread_key_create(&luggage.key, give_in_destructor) == 0);
+}
+
+/* n buffers for n waiters, and perhaps some waiters who get nothing yet. */
+static void check_give(bufpool_t *pool, const struct give *give, size_t n)
+{
+	struct waiter waiters[GIFTS];
+	bufpool_buf_t *bufs[GIFTS];
+	pthread_t thread;
+
+	giver.give = give;
+	giver.pool = pool;
+	giver.n = n;
+	thread = start_thread(give_thread, NULL);
+	meet(&giver.taken);
+	for (size_t i = 0; i < n; i++)
+		start_sleeper(&waiters[i], pool, i);
+	meet(&giver.go);
+	for (size_t i = 0; i < n; i++)
+		bufs[i] = end_waiter(&waiters[i]);
+	if (!give->exits)
+		meet(&giver.done);
+	join_thread(thread);
+	must(are_disjoint(bufs, n));
+	bufpool_return_bulk(bufs, n);
+	/* For the next giver, who must find them all. */
+	bufpool_thread_flush(pool);
+	must_be_whole(pool);
+	bufpool_thread_flush(pool);
+}
+
+/* The loop index is the setting. */
+START_TEST(woken_by_all_that_comes_home)
+{
+	start_giving();
+	for (size_t n = 1; n <= GIFTS; n += GIFTS - 1) {
+		bufpool_t *pool = setting_pool(
+			&settings[_i], class_config(BUFPOOL_CLASS_4K, n));
+
+		for (size_t i = 0; i < ARRAY_SIZE(gives); i++)
+			check_give(pool, &gives[i], n);
+		bufpool_destroy(pool);
+	}
+}
+END_TEST
+
+/*
+ * membarrier has ended, so nobody can steal any more: what is sent home must
+ * reach the sleepers all the same, and so must what is returned while they
+ * sleep.  The loop index is the way to give.
+ */
+START_TEST(woken_when_blind)
+{
+	bufpool_t *pools[4];
+
+	start_giving();
+	for (size_t i = 0; i < ARRAY_SIZE(pools); i++) {
+		bufpool_config_t config =
+			class_config(BUFPOOL_CLASS_4K, i % 2 ? GIFTS : 1);
+
+		set_cache(&config, i / 2 ? 0 : BUFPOOL_CACHE_AUTO);
+		pools[i] = make_pool(config);
+	}
+	refuse_membarrier();
+	for (size_t i = 0; i < ARRAY_SIZE(pools); i++) {
+		check_give(pools[i], &gives[_i], i % 2 ? GIFTS : 1);
+		bufpool_destroy(pools[i]);
+	}
+}
+END_TEST
+
+/* When they fall asleep, it is in a cache already, where nobody can get it. */
+static void *cache_then_leave(void *flush)
+{
+	bufpool_buf_t *bufs[GIFTS];
+
+	must(bufpool_checkout_bulk(giver.pool, 1, bufs, GIFTS) == GIFTS);
+	bufpool_return_bulk(bufs, GIFTS);
+	meet(&giver.taken);
+	meet(&giver.go);
+	if (flush) {
+		bufpool_thread_flush(giver.pool);
+		meet(&giver.done);
+	}
+	return NULL;
+}
+
+/* The loop index says whether to flush or to exit. */
+START_TEST(flush_and_exit_wake)
+{
+	struct waiter waiters[GIFTS];
+	pthread_t thread;
+
+	start_giving();
+	giver.pool = setting_pool(&blind,
+	                          class_config(BUFPOOL_CLASS_4K, GIFTS));
+	thread = start_thread(cache_then_leave, _i ? &giver : NULL);
+	meet(&giver.taken);
+	for (size_t i = 0; i < GIFTS; i++)
+		start_sleeper(&waiters[i], giver.pool, i);
+	meet(&giver.go);
+	for (size_t i = 0; i < GIFTS; i++)
+		end_waiter(&waiters[i]);
+	if (_i)
+		meet(&giver.done);
+	join_thread(thread);
+	for (size_t i = 0; i < GIFTS; i++)
+		bufpool_return(waiters[i].buf);
+	must_be_whole(giver.pool);
+	bufpool_destroy(giver.pool);
+}
+END_TEST
+
+/* ----------------------------------------------------------------- a chain */
+
+enum { LINKS = 12 };
+
+static struct {
+	bufpool_t *pool;
+	atomic_int tids[LINKS], served;
+	atomic_bool back;
+	pthread_barrier_t end;
+} chain;
+
+/* Whoever was served is the one who serves the next, and lives on. */
+static void *wait_and_pass_on(void *arg)
+{
+	atomic_int *tid = arg;
+	bufpool_buf_t *buf;
+
+	*tid = (int) syscall(SYS_gettid);
+	buf = wait_in_time(chain.pool, 1);
+	must(is_zero(buf));
+	chain.back = true;
+	chain.served++;
+	bufpool_return(buf);
+	meet(&chain.end);
+	return NULL;
+}
+
+START_TEST(one_buffer_serves_all)
+{
+	pthread_t threads[LINKS];
+	bufpool_buf_t *buf;
+	double start;
+
+	chain.pool = spent_pool(&settings[_i], 1, &buf);
+	pthread_barrier_init(&chain.end, NULL, LINKS + 1);
+	for (int i = 0; i < LINKS; i++)
+		threads[i] = start_thread(wait_and_pass_on, &chain.tids[i]);
+	for (int i = 0; i < LINKS; i++)
+		until_asleep(&chain.tids[i], &chain.back);
+	start = now();
+	bufpool_return(buf);
+	meet(&chain.end);
+	ck_assert(now() - start < PATIENCE / 2);
+	ck_assert_int_eq(chain.served, LINKS);
+	for (int i = 0; i < LINKS; i++)
+		join_thread(threads[i]);
+	must_be_whole(chain.pool);
+	bufpool_destroy(chain.pool);
+}
+END_TEST
+
+/* ------------------------------------------------------------- two classes */
+
+/* Who waits for one class takes no wake-up from who waits for another. */
+START_TEST(classes_do_not_mix)
+{
+	const int kinds[] = {BUFPOOL_CLASS_4K, BUFPOOL_CLASS_64K};
+	bufpool_config_t config = empty_config();
+	struct waiter waiters[2];
+	bufpool_buf_t *bufs[2];
+	bufpool_t *pool;
+
+	for (int i = 0; i < 2; i++)
+		config.count[kinds[i]] = 1;
+	pool = setting_pool(&settings[_i], config);
+	for (int i = 0; i < 2; i++)
+		bufs[i] = bufpool_try_checkout(pool, classes[kinds[i]].size);
+	for (long round = 0; round < 20; round++) {
+		/* Who sleeps first, and who is served first. */
+		int first = round & 1, served = round >> 1 & 1;
+
+		for (int i = 0; i < 2; i++)
+			start_sleeper(&waiters[i ^ first], pool,
+			              classes[kinds[i ^ first]].size);
+		for (int i = 0; i < 2; i++) {
+			bufpool_return(bufs[i ^ served]);
+			bufs[i ^ served] = end_waiter(&waiters[i ^ served]);
+		}
+	}
+	bufpool_return_bulk(bufs, 2);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* ------------------------------------------------------------- no lost one */
+
+static struct {
+	bufpool_t *pool;
+	atomic_bool over;
+	long rounds;
+} stress;
+
+/* Waiters who give up all the time, and must not take a wake-up with them. */
+static void *wait_impatiently(void *arg)
+{
+	uint64_t seed = (uintptr_t) arg;
+
+	while (!stress.over) {
+		const struct timespec timeout = {
+			0, (long) (draw(&seed) % 200000)};
+
+		bufpool_return(bufpool_checkout_wait(stress.pool, 1,
+		                                     &timeout));
+	}
+	return NULL;
+}
+
+static pthread_barrier_t handover[2];
+static bufpool_buf_t *handed;
+
+static void *wait_patiently(void *arg)
+{
+	for (long i = stress.rounds; i > 0; i--) {
+		handed = wait_in_time(stress.pool, 1);
+		meet(&handover[0]);
+		meet(&handover[1]);
+	}
+	return arg;
+}
+
+START_TEST(the_impatient_lose_no_wake_up)
+{
+	enum { IMPATIENT = 4 };
+	pthread_t threads[IMPATIENT], patient;
+	bufpool_buf_t *buf;
+
+	stress.rounds = scaled(1500);
+	stress.pool = spent_pool(&settings[_i], 1, &buf);
+	pthread_barrier_init(&handover[0], NULL, 2);
+	pthread_barrier_init(&handover[1], NULL, 2);
+	for (uintptr_t i = 0; i < IMPATIENT; i++)
+		threads[i] = start_thread(wait_impatiently, (void *) (i + 1));
+	patient = start_thread(wait_patiently, NULL);
+	for (long i = stress.rounds; i > 0; i--) {
+		if (i % 4 == 0)
+			usleep(100);
+		bufpool_return(buf);
+		meet(&handover[0]);
+		buf = handed;
+		meet(&handover[1]);
+	}
+	join_thread(patient);
+	stress.over = true;
+	for (uintptr_t i = 0; i < IMPATIENT; i++)
+		join_thread(threads[i]);
+	bufpool_return(buf);
+	must_be_whole(stress.pool);
+	bufpool_destroy(stress.pool);
+}
+END_TEST
+
+/* ----------------------------------------------------------------- a crowd */
+
+enum { CROWD = 12, HAMMERS = 2 };
+
+static struct {
+	bufpool_t *pool;
+	size_t size;
+	atomic_bool over;
+	atomic_long hammered;
+	atomic_long served[CROWD];
+} crowd;
+
+static void hold_a_moment(bufpool_buf_t *buf, uint64_t *seed)
+{
+	uint64_t stamp = draw(seed), *at = buf->data;
+
+	must(*at == 0);
+	*at = stamp;
+	if (stamp % 8 == 0)
+		sched_yield();
+	if (stamp % 512 == 0)
+		usleep(100);
+	must(*at == stamp);
+}
+
+static void *wait_in_crowd(void *arg)
+{
+	size_t me = (size_t) (uintptr_t) arg;
+	uint64_t seed = me + 1;
+
+	while (!crowd.over) {
+		bufpool_buf_t *buf = wait_in_time(crowd.pool, crowd.size);
+
+		hold_a_moment(buf, &seed);
+		crowd.served[me]++;
+		if (seed % 4 == 0)
+			bufpool_frozen_unref(bufpool_freeze(buf));
+		else
+			bufpool_return(buf);
+	}
+	return NULL;
+}
+
+/* Never waits, and takes what it can; it does let go of the CPU. */
+static void *hammer(void *arg)
+{
+	uint64_t seed = (uintptr_t) arg;
+	bufpool_buf_t *bufs[2];
+
+	while (!crowd.over) {
+		size_t n = bufpool_checkout_bulk(crowd.pool, crowd.size, bufs,
+		                                 1 + draw(&seed) % 2);
+
+		for (size_t i = 0; i < n; i++)
+			hold_a_moment(bufs[i], &seed);
+		bufpool_return_bulk(bufs, n);
+		crowd.hammered++;
+		if (seed % 64 == 0)
+			sched_yield();
+		if (seed % 256 == 0)
+			bufpool_thread_flush(NULL);
+		if (seed % 1024 == 0)
+			usleep(50);
+	}
+	return NULL;
+}
+
+/* As long as anybody is served now and then, nobody was forgotten. */
+static void watch(double seconds)
+{
+	double end = now() + seconds;
+
+	while (now() < end)
+		usleep(10000);
+	crowd.over = true;
+}
+
+/* The loop index is the setting, then whether there are hammers. */
+START_TEST(everybody_gets_on)
+{
+	int hammers = _i / SETTINGS ? HAMMERS : 0;
+	pthread_t threads[CROWD + HAMMERS];
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 2);
+
+	config.exhausted = BUFPOOL_FAIL;
+	crowd.size = 1;
+	crowd.pool = setting_pool(&settings[_i % SETTINGS], config);
+	for (uintptr_t i = 0; i < CROWD; i++)
+		threads[i] = start_thread(wait_in_crowd, (void *) i);
+	for (uintptr_t i = 0; i < (uintptr_t) hammers; i++)
+		threads[CROWD + i] = start_thread(hammer, (void *) (i + 99));
+	watch(is_small() ? 0.1 : 0.3);
+	for (int i = 0; i < CROWD + hammers; i++)
+		join_thread(threads[i]);
+	for (int i = 0; i < CROWD; i++)
+		ck_assert_msg(crowd.served[i] > 0, "%d was never served", i);
+	must_be_whole(crowd.pool);
+	bufpool_destroy(crowd.pool);
+}
+END_TEST
+
+/* -------------------------------------------------------------- a ping-pong */
+
+/* Two in a hurry, one buffer: the race of a return with a falling asleep. */
+static void *pass_to_and_fro(void *arg)
+{
+	uint64_t seed = (uintptr_t) arg;
+
+	for (long i = stress.rounds; i > 0; i--) {
+		bufpool_buf_t *buf = wait_in_time(stress.pool, 1);
+
+		for (uint64_t wait = draw(&seed) % 500; wait > 0; wait--)
+			__asm__ volatile("");
+		if (seed % 16 == 0)
+			sched_yield();
+		bufpool_return(buf);
+		for (uint64_t wait = draw(&seed) % 500; wait > 0; wait--)
+			__asm__ volatile("");
+	}
+	return NULL;
+}
+
+START_TEST(to_and_fro)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	pthread_t threads[3];
+
+	config.wipe = BUFPOOL_WIPE_NONE;
+	stress.rounds = scaled(10000);
+	stress.pool = setting_pool(&settings[_i], config);
+	for (uintptr_t i = 0; i < ARRAY_SIZE(threads); i++)
+		threads[i] = start_thread(pass_to_and_fro, (void *) (i + 1));
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		join_thread(threads[i]);
+	must_be_whole(stress.pool);
+	bufpool_destroy(stress.pool);
+}
+END_TEST
+
+/* ----------------------------------------------------------- step by step */
+
+/*
+ * The race of a return with a falling asleep, instruction by instruction: the
+ * walker runs with the CPU's trap flag set and stands still after so many
+ * steps, as in check_stopped.c; then the other one does its part in whole.
+ */
+#if defined(__x86_64__)
+
+static struct {
+	long steps, stop; /* the walker has done, and will */
+	atomic_int tid;
+	atomic_bool stopped, go; /* on */
+	atomic_bool done, leave;
+	bufpool_t *pool;
+	bufpool_buf_t *buf;
+} walk;
+
+static void on_step(int signo)
+{
+	(void) signo;
+	if (walk.steps++ != walk.stop)
+		return;
+	walk.stopped = true;
+	while (!walk.go)
+		usleep(30);
+}
+
+static void return_it(void)
+{
+	bufpool_return(walk.buf);
+}
+
+static void return_it_in_bulk(void)
+{
+	bufpool_return_bulk(&walk.buf, 1);
+}
+
+static void freeze_and_unref_it(void)
+{
+	bufpool_frozen_unref(bufpool_freeze(walk.buf));
+}
+
+static void take_it(void)
+{
+	walk.buf = bufpool_try_checkout(walk.pool, 1);
+}
+
+static void flush_it(void)
+{
+	bufpool_thread_flush(walk.pool);
+}
+
+static void wait_for_it(void)
+{
+	walk.buf = wait_in_time(walk.pool, 1);
+}
+
+/* What comes before the steps. */
+static void take_from_cache(void)
+{
+	bufpool_return(bufpool_try_checkout(walk.pool, 1));
+	take_it();
+	must(walk.buf);
+}
+
+static void cache_all(void)
+{
+	bufpool_buf_t *bufs[2];
+
+	bufpool_return_bulk(bufs, bufpool_checkout_bulk(walk.pool, 1, bufs, 2));
+}
+
+static void nothing(void)
+{
+}
+
+static const struct play {
+	size_t count;          /* buffers of the pool */
+	void (*before)(void);  /* by the main thread */
+	void (*prepare)(void); /* by the walker */
+	void (*act)(void);
+	void (*end)(void); /* by the walker */
+} plays[] = {
+	/* Returns. */
+	{1, nothing, take_from_cache, return_it, nothing},
+	{1, nothing, take_from_cache, return_it_in_bulk, nothing},
+	{1, nothing, take_from_cache, freeze_and_unref_it, nothing},
+	/* Moves of idle buffers: who looks meanwhile may find none of them,
+	   and one is left in the end. */
+	{2, nothing, nothing, take_it, return_it},
+	{2, cache_all, nothing, take_it, return_it},
+	{2, nothing, cache_all, flush_it, nothing},
+	/* The other one. */
+	{1, nothing, nothing, wait_for_it, nothing},
+};
+
+enum { PLAYS = ARRAY_SIZE(plays) - 1 };
+
+static void *walker(void *arg)
+{
+	const struct play *play = arg;
+
+	play->prepare();
+	walk.tid = (int) syscall(SYS_gettid);
+	__asm__ __volatile__("pushfq\n\torq $0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+	play->act();
+	__asm__ __volatile__("pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+	walk.done = true;
+	/* Not its exit is to wake anybody. */
+	while (!walk.leave)
+		usleep(30);
+	play->end();
+	return NULL;
+}
+
+static pthread_t start_walker(const struct play *play, long stop)
+{
+	play->before();
+	walk.steps = 0;
+	walk.stop = stop;
+	walk.tid = 0;
+	walk.stopped = walk.go = walk.done = walk.leave = false;
+	return start_thread(walker, (void *) play);
+}
+
+static void end_walker(pthread_t thread)
+{
+	while (!walk.done)
+		usleep(30);
+	walk.leave = true;
+	join_thread(thread);
+}
+
+/* What it calls is called here first, so that the linker has no part in it. */
+static void set_the_stage(const struct setting *setting,
+                          const struct play *play)
+{
+	struct sigaction on = {.sa_handler = on_step};
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, play->count);
+
+	must(sigaction(SIGTRAP, &on, NULL) == 0);
+	config.wipe = BUFPOOL_WIPE_NONE;
+	walk.pool = setting_pool(setting, config);
+	play->before();
+	play->prepare();
+	play->act();
+	play->end();
+	if (play->act != wait_for_it)
+		bufpool_thread_flush(NULL);
+}
+
+/* Not each, that takes too long: some 50 of all the steps there are. */
+static long next_stop(long stop, long all, uint64_t *seed)
+{
+	return stop + 1 + (long) (draw(seed) % (uint64_t) (all / 25 + 1));
+}
+
+/* Fall asleep while the walker stands still.  False if it did not. */
+static bool sleep_beside(const struct play *play, long stop)
+{
+	pthread_t thread = start_walker(play, stop);
+	struct waiter waiter;
+
+	while (!walk.stopped && !walk.done)
+		usleep(30);
+	start_sleeper(&waiter, walk.pool, 0);
+	walk.go = true;
+	join_thread(waiter.thread);
+	must(waiter.buf && "woken");
+	must(waiter.waited < PATIENCE / 2);
+	end_walker(thread);
+	bufpool_return(waiter.buf);
+	bufpool_thread_flush(NULL);
+	return walk.stopped;
+}
+
+/* The loop index is the play, then whether there is no membarrier. */
+START_TEST(sleep_amid_a_move)
+{
+	const struct play *play = &plays[_i % PLAYS];
+	uint64_t seed = (uintptr_t) &seed | 1;
+	long stop = 0, all;
+
+	set_the_stage(&settings[_i / PLAYS * 3], play);
+	ck_assert(!sleep_beside(play, LONG_MAX));
+	all = walk.steps;
+	while (sleep_beside(play, stop))
+		stop = next_stop(stop, all, &seed);
+	ck_assert_int_gt(stop, 20);
+	must_be_whole(walk.pool);
+	bufpool_destroy(walk.pool);
+}
+END_TEST
+
+/* Return while the falling asleep stands still.  False once it sleeps. */
+static bool return_beside(long stop)
+{
+	pthread_t thread = start_walker(&plays[PLAYS], stop);
+	int seen = 0;
+
+	/* It sleeps when it stands, too: that does not count. */
+	while (!walk.stopped && seen < 3) {
+		usleep(20);
+		seen = walk.tid && is_asleep(walk.tid) ? seen + 1 : 0;
+	}
+	bufpool_return(walk.buf);
+	walk.go = true;
+	end_walker(thread);
+	return seen < 3;
+}
+
+START_TEST(return_amid_a_sleep)
+{
+	uint64_t seed = (uintptr_t) &seed | 1;
+	long stop = 0, all;
+
+	set_the_stage(&settings[_i * 3], &plays[PLAYS]);
+	ck_assert(!return_beside(LONG_MAX));
+	all = walk.steps;
+	while (return_beside(stop))
+		stop = next_stop(stop, all, &seed);
+	ck_assert_int_gt(stop, 50);
+	bufpool_return(walk.buf);
+	must_be_whole(walk.pool);
+	bufpool_destroy(walk.pool);
+}
+END_TEST
+
+static void add_walks(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "steps", 30);
+
+	/* Valgrind knows no trap flag. */
+	if (is_small())
+		return;
+	tcase_add_loop_test(tcase, sleep_amid_a_move, 0, 2 * PLAYS);
+	tcase_add_loop_test(tcase, return_amid_a_sleep, 0, 2);
+}
+#else
+static void add_walks(Suite *suite)
+{
+	(void) suite;
+}
+#endif
+
+/* --------------------------------------------------------- no system calls */
+
+static void use_much(bufpool_t *pool)
+{
+	const struct timespec timeout = {1, 0};
+
+	for (int i = 0; i < 100000; i++) {
+		bufpool_buf_t *bufs[4];
+
+		bufpool_return(bufpool_checkout(pool, 1));
+		if (i % 8)
+			continue;
+		bufs[0] = bufpool_checkout_wait(pool, 1, &timeout);
+		bufs[1] = bufpool_checkout_wait(pool, 1, NULL);
+		must(bufs[0] && bufs[1]);
+		bufpool_frozen_unref(bufpool_freeze(bufs[0]));
+		bufpool_return_bulk(bufs + 1, 1);
+		must(bufpool_checkout_bulk(pool, 1, bufs, 4) == 4);
+		bufpool_return_bulk(bufs, 4);
+	}
+}
+
+/* Waiters come and go first, served and not: they leave no trace. */
+static void *use_without_system_calls(void *arg)
+{
+	bufpool_t *pool = arg;
+	const struct timespec moment = {0, 1000000};
+	bufpool_buf_t *bufs[4];
+	struct waiter waiter;
+
+	must(bufpool_checkout_bulk(pool, 1, bufs, 4) == 4);
+	for (int i = 0; i < 3; i++) {
+		must(!bufpool_checkout_wait(pool, 1, &moment));
+		start_sleeper(&waiter, pool, 1);
+		bufpool_return(bufs[3]);
+		bufs[3] = end_waiter(&waiter);
+	}
+	bufpool_return_bulk(bufs, 4);
+	bufpool_return(bufpool_try_checkout(pool, 1));
+	must(bufpool_checkout_bulk(pool, 1, bufs, 4) == 4);
+	bufpool_return_bulk(bufs, 4);
+	if (allow_no_system_calls())
+		use_much(pool);
+	_exit(0);
+}
+
+static void without_system_calls(void *arg)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 4);
+
+	use_without_system_calls(setting_pool(arg, config));
+}
+
+START_TEST(no_waiter_no_system_call)
+{
+	char text[4096];
+	int status = run_child(without_system_calls, (void *) &settings[_i],
+	                       text, sizeof(text));
+
+	ck_assert_msg(status == 0, "wait status %#x (%s): %s",
+	              (unsigned) status,
+	              WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "exit",
+	              text);
+}
+END_TEST
+
+static Suite *wait_suite(void)
+{
+	Suite *suite = suite_create("wait");
+	TCase *tcase = add_case(suite, "contract", 20);
+
+	tcase_add_loop_test(tcase, takes_what_is_there, 0, SETTINGS);
+	tcase_add_loop_test(tcase, takes_from_other_caches, 0, SETTINGS);
+	tcase_add_test(tcase, refusals);
+	tcase = add_case(suite, "time", 20);
+	tcase_add_loop_test(tcase, timeouts_are_exact, 0, 2);
+	tcase_add_loop_test(tcase, very_long_timeouts, 0, 2);
+	tcase_add_loop_test(tcase, signals_do_not_end_it, 0, 2);
+	tcase_add_loop_test(tcase, other_classes_do_not_end_it, 0, 2);
+	tcase = add_case(suite, "wake", 30);
+	tcase_add_loop_test(tcase, woken_by_all_that_comes_home, 0, SETTINGS);
+	tcase_add_loop_test(tcase, woken_when_blind, 0, ARRAY_SIZE(gives));
+	tcase_add_loop_test(tcase, flush_and_exit_wake, 0, 2);
+	tcase_add_loop_test(tcase, one_buffer_serves_all, 0, SETTINGS);
+	tcase_add_loop_test(tcase, classes_do_not_mix, 0, SETTINGS);
+	tcase = add_case(suite, "stress", 40);
+	tcase_add_loop_test(tcase, the_impatient_lose_no_wake_up, 0, SETTINGS);
+	tcase_add_loop_test(tcase, everybody_gets_on, 0, 2 * SETTINGS);
+	tcase_add_loop_test(tcase, to_and_fro, 0, SETTINGS);
+	add_walks(suite);
+	/* Tools make system calls of their own. */
+	if (!is_small()) {
+		tcase = add_case(suite, "no system calls", 20);
+		tcase_add_loop_test(tcase, no_waiter_no_system_call, 0,
+		                    SETTINGS);
+	}
+	return suite;
+}
+
+int main(void)
+{
+	return run_suite(wait_suite());
+}

@@ -1,0 +1,323 @@
+#! /bin/sh
+# SPDX-License-Identifier: MIT
+#
+# fanout.sh - examples/fanout brings every byte to everybody who takes it
+#
+# The clients are socat, on 127.0.0.1 and on Unix sockets.  FANOUT names the
+# program.  BUFPOOL_FANOUT_MB and BUFPOOL_FANOUT_SUBSCRIBERS say how much goes to
+# how many in the first two runs; 200 to 64 takes minutes, most of it sha256sum's.
+
+# shellcheck disable=SC2086 # options, one word each, in one variable
+set -eu
+LC_ALL=C
+export LC_ALL
+
+command -v socat >/dev/null || {
+	echo "fanout.sh: skipped: there is no socat"
+	exit 77
+}
+fanout=${FANOUT:-./examples/fanout}
+case $fanout in
+/*) ;;
+*) fanout=$PWD/$fanout ;;
+esac
+mb=${BUFPOOL_FANOUT_MB:-8}
+many=${BUFPOOL_FANOUT_SUBSCRIBERS:-16}
+limit=$((60 + mb * many / 20)) # seconds for a step: what is stuck fails
+
+dir=$(mktemp -d)
+server=
+clients=
+cleanup()
+{
+	kill -KILL $clients 2>/dev/null || :
+	[ -z "$server" ] || kill "$server" 2>/dev/null || :
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 1' HUP INT TERM
+cd "$dir"
+
+tcp='--publish 127.0.0.1:0 --subscribe 127.0.0.1:0'
+unix='--publish unix:pub --subscribe unix:sub'
+
+fail()
+{
+	echo "fanout.sh: $run: $*" >&2
+	[ ! -s err ] || tail -n 30 err | sed 's/^/  err: /' >&2
+	exit 1
+}
+
+# eventually COMMAND...: it succeeds, within the limit
+eventually()
+{
+	tries=0
+	until "$@"; do
+		tries=$((tries + 1))
+		[ $tries -lt $((limit * 20)) ] || fail "never: $*"
+		sleep 0.05
+	done
+}
+
+# lines N FILE
+lines()
+{
+	[ "$(wc -l <"$2")" -eq "$1" ]
+}
+
+# ------------------------------------------------------- the server and clients
+
+# address WHAT: where it listens, in socat's words
+address()
+{
+	sed -n "s/^$1 //p" addresses |
+		sed -e 's/^unix:/UNIX-CONNECT:/' -e t -e 's/^/TCP:/'
+}
+
+# serve OPTION...
+serve()
+{
+	run="fanout $*"
+	: >addresses
+	timeout -k 5 $limit "$fanout" "$@" >addresses 2>err &
+	server=$!
+	eventually lines 2 addresses
+	publish=$(address publish)
+	subscribe=$(address subscribe)
+	clients=
+	sums=
+}
+
+connected()
+{
+	grep -qs 'starting data transfer loop' "log.$1"
+}
+
+# subscribers FIRST LAST: the SHA-256 of what each gets goes to sum.NUMBER.  The
+# kernel is to hide little of who stops reading: a small rcvbuf.
+subscribers()
+{
+	for i in $(seq "$1" "$2"); do
+		rm -f "pipe.$i" "log.$i"
+		mkfifo "pipe.$i"
+		sha256sum <"pipe.$i" >"sum.$i" &
+		sums="$sums $!"
+		socat -d -d -u -b 65536 "$subscribe,rcvbuf=131072" STDOUT \
+			>"pipe.$i" 2>"log.$i" &
+		eval "client_$i=$!"
+		clients="$clients $!"
+	done
+	for i in $(seq "$1" "$2"); do
+		eventually connected "$i"
+	done
+}
+
+# signal NAME FIRST LAST: to these subscribers
+signal()
+{
+	for i in $(seq "$2" "$3"); do
+		eval "kill -$1 \$client_$i"
+	done
+}
+
+# publisher <DATA: returns when the server has read all of it: it closes first
+publisher()
+{
+	timeout $limit socat -t $limit -b 65536 - "$publish" >publisher.out ||
+		fail "the publisher fails"
+	[ ! -s publisher.out ] || fail "the publisher receives something"
+}
+
+# stop SIGNAL: status 0, nothing outstanding, and all clients at their end
+stop()
+{
+	kill "-$1" $server
+	got=0
+	wait $server || got=$?
+	server=
+	[ $got -eq 0 ] || fail "exit status $got"
+	[ "$(number checked_out)$(number heap_bytes)" = ' 0 0' ] ||
+		fail "buffers are out at the end"
+	[ "$(number total)" = "$(number idle)" ] || fail "not all are idle"
+	wait $sums
+}
+
+# number NAME: of the last table; totals come before the classes
+number()
+{
+	awk -v name="$1" '
+		$1 == "hits" { delete seen }
+		$1 == name && !seen[name]++ { $1 = ""; last = $0 }
+		END { print last }' err
+}
+
+# got FIRST LAST FILE...: these subscribers have these files, one by one
+got()
+{
+	first=$1
+	last=$2
+	shift 2
+	want=$(cat "$@" | sha256sum)
+	for i in $(seq "$first" "$last"); do
+		[ "$(cat "sum.$i")" = "$want" ] ||
+			fail "subscriber $i has something else"
+	done
+}
+
+# -------------------------------------------------------------------- the runs
+
+# Everybody takes everything; a second publisher follows; who comes in between
+# gets what is published from then on.
+healthy()
+{
+	n=$1
+	shift
+	serve "$@"
+	subscribers 1 "$n"
+	publisher <data
+	subscribers $((n + 1)) $((n + 1))
+	publisher <second
+	stop TERM
+	got 1 "$n" data second
+	got $((n + 1)) $((n + 1)) second
+	grep -q ", $((n + 1)) subscribers, 0 cut off$" err ||
+		fail "a healthy subscriber is cut off"
+}
+
+# In the middle some stop reading, and some are killed.
+torture()
+{
+	n=$1
+	bad=$(((n + 15) / 16))
+	shift
+	serve --queue 16 "$@"
+	subscribers 1 "$n"
+	{
+		head -c $((size / 2))
+		signal STOP 1 $bad
+		signal KILL $((bad + 1)) $((2 * bad))
+		cat
+	} <data | publisher
+	signal KILL 1 $bad
+	stop INT
+	got $((2 * bad + 1)) "$n" data
+	[ "$(grep -c 'is cut off: too slow, its queue is full$' err)" -eq $bad ] ||
+		fail "not those $bad are cut off that stopped reading"
+	case $* in
+	*--copy*) ;;
+	*) # As many different buffers as one queue holds; a few may move.
+		[ "$(number misses)" -le $(($(number hits) / 50)) ] ||
+			fail "more buffers than a queue holds are out" ;;
+	esac
+}
+
+# Somebody stops reading, with much of the data in the queue, and vanishes.
+vanish()
+{
+	serve --stats-every 1 --queue 1000 "$@"
+	subscribers 1 1
+	signal STOP 1 1
+	head -c 3000000 data | publisher # under 1000 buffers, however it comes
+	eventually grep -q '^checked_out' err
+	eventually outstanding
+	signal KILL 1 1
+	eventually not outstanding
+	stop TERM
+}
+outstanding()
+{
+	[ "$(number checked_out)" -gt 0 ]
+}
+not()
+{
+	! "$@"
+}
+
+# ---------------------------------------------------------------- command line
+
+# refused STATUS WORDS ARGUMENT...: this status, and one line with these words
+refused()
+{
+	want=$1
+	words=$2
+	shift 2
+	run="fanout $*"
+	got=0
+	timeout 20 "$fanout" "$@" >out 2>err || got=$?
+	[ $got -eq "$want" ] || fail "exit status $got, not $want"
+	lines 1 err || fail "not one line of message"
+	grep -q "^fanout: .*$words" err || fail "no word of '$words'"
+}
+
+# What others have is not to be had.
+taken()
+{
+	serve "$@"
+	other=$(sed -n 's/^publish //p' addresses)
+	mv err server.err
+	for tail in "--publish $other --subscribe 127.0.0.1:0" \
+		"--publish 127.0.0.1:0 --subscribe $other"; do
+		refused 1 'Address already in use' $tail
+	done
+	mv server.err err
+	stop TERM
+}
+
+bad_usage()
+{
+	refused 2 needed
+	refused 2 needed --publish 127.0.0.1:0
+	refused 2 needed --subscribe 127.0.0.1:0
+	for at in '' : x 127.0.0.1 127.0.0.1: :x :-1 :65536 ::1:0 [::1:0 \
+		'[::1]0' ::1]:0 []:0 ': 1' :1K; do
+		refused 2 "'.*' is not HOST:PORT" $tcp --publish "$at"
+		refused 2 "'.*' is not HOST:PORT" $tcp --subscribe "$at"
+	done
+	refused 2 'no path' $tcp --publish unix:
+	refused 2 'no path' $tcp --publish "unix:$(printf %0200d 0)"
+	refused 1 'No such file' $tcp --publish unix:no/such
+	for option in queue patience threads stats-every buffer; do
+		for n in '' 0 -1 +1 ' 1' x 1x 0x10 1.5 99999999999999999999; do
+			refused 2 "--$option: '.*' is not a number" $tcp \
+				--$option "$n"
+		done
+		refused 2 "$option" $tcp --$option
+	done
+	refused 2 'is not a number' $tcp --threads 1K
+	refused 2 'is not a number' $tcp --buffer 1025M
+	refused 2 nonsense $tcp --nonsense
+	refused 2 "'more' is no option" $tcp more
+	"$fanout" --help >out || fail "--help fails"
+	for option in publish subscribe buffer queue patience threads copy \
+		stats-every help; do
+		grep -q -e "--$option" out || fail "--help: no --$option"
+	done
+}
+
+run=fanout.sh
+{
+	bad_usage
+	taken $tcp
+	taken $unix
+
+	size=$((mb * 1000000))
+	head -c $size /dev/urandom >data
+	head -c 1234567 /dev/urandom >second
+	healthy "$many" $tcp
+	torture "$many" $tcp --threads 2
+
+	size=5000000
+	head -c $size /dev/urandom >data
+	healthy 8 $unix --threads 3 --copy
+	[ ! -e pub ] || fail "a socket is left behind"
+	[ ! -e sub ] || fail "a socket is left behind"
+	torture 16 $unix
+	torture 16 $tcp --threads 3 --copy
+	vanish $unix
+
+	# Odd sizes, and fewer subscribers than threads.
+	head -c 200000 second >data
+	healthy 2 $unix --buffer 100 --queue 100 --threads 4
+	healthy 2 $tcp --buffer 3M --queue 1
+	healthy 2 $tcp --buffer 4K --queue 1
+}
