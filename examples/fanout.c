@@ -689,6 +689,19 @@ static const char help[] =
 "queued, then all are closed.  Exit status: 0; 1 if something failed or a\n"
 "buffer is missing at the end; 2 if the command line is wrong.";
 
+static void flush_output(void)
+{
+	if (fflush(stdout) || ferror(stdout))
+		die(FAILED, "write error: %s", strerror(errno));
+}
+
+static void print_and_exit(const char *text)
+{
+	puts(text);
+	flush_output();
+	exit(0);
+}
+
 /* The options with a number, in the order of options[]. */
 static const struct {
 	unsigned *value;
@@ -737,7 +750,7 @@ static void parse_options(int argc, char **argv)
 		else if (option == 'c')
 			opt.copy = true;
 		else if (option == 'h')
-			exit(puts(help) < 0 || fflush(stdout) ? FAILED : 0);
+			print_and_exit(help);
 		else
 			exit(USAGE); /* getopt_long() has said why */
 	}
@@ -831,8 +844,7 @@ static void start(void)
 		die(FAILED, "cannot create the pool: %s", strerror(errno));
 	for (i = 0; i < opt.threads; i++)
 		start_worker(&workers[i]);
-	if (fflush(stdout))
-		die(FAILED, "write error: %s", strerror(errno));
+	flush_output();
 }
 
 /* Nobody new; whoever is there gets what is queued. */

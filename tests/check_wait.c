@@ -45,6 +45,12 @@ static double plain_lateness(long ms)
 	return now() - start - (double) ms / 1e3;
 }
 
+static void dawdle(uint64_t loops)
+{
+	for (; loops > 0; loops--)
+		__asm__ volatile("");
+}
+
 /* ----------------------------------------------------------------- seccomp */
 
 /* From now on, for this thread and its offspring. */
@@ -870,61 +876,68 @@ END_TEST
 
 static struct {
 	bufpool_t *pool;
-	atomic_bool over;
 	long rounds;
 } stress;
 
-/* Waiters who give up all the time, and must not take a wake-up with them. */
+/*
+ * Once in each round some wait with little patience: who gives up just when it
+ * is woken must not leave the one who is patient asleep.
+ */
+enum { IMPATIENT = 4 };
+
+static pthread_barrier_t before, after;
+
 static void *wait_impatiently(void *arg)
 {
 	uint64_t seed = (uintptr_t) arg;
 
-	while (!stress.over) {
+	for (long i = stress.rounds; i > 0; i--) {
 		const struct timespec timeout = {
-			0, (long) (draw(&seed) % 200000)};
+			0, (long) (draw(&seed) % 100000)};
 
+		meet(&before);
 		bufpool_return(bufpool_checkout_wait(stress.pool, 1,
 		                                     &timeout));
+		meet(&after);
 	}
 	return NULL;
 }
 
-static pthread_barrier_t handover[2];
-static bufpool_buf_t *handed;
-
 static void *wait_patiently(void *arg)
 {
+	uint64_t seed = (uintptr_t) &seed | 1;
+
 	for (long i = stress.rounds; i > 0; i--) {
-		handed = wait_in_time(stress.pool, 1);
-		meet(&handover[0]);
-		meet(&handover[1]);
+		meet(&before);
+		dawdle(draw(&seed) % 100000);
+		*(bufpool_buf_t **) arg = wait_in_time(stress.pool, 1);
+		meet(&after);
 	}
-	return arg;
+	return NULL;
 }
 
 START_TEST(the_impatient_lose_no_wake_up)
 {
-	enum { IMPATIENT = 4 };
 	pthread_t threads[IMPATIENT], patient;
+	uint64_t seed = (uintptr_t) &seed | 1;
 	bufpool_buf_t *buf;
 
-	stress.rounds = scaled(1500);
+	stress.rounds = scaled(1000);
 	stress.pool = spent_pool(&settings[_i], 1, &buf);
-	pthread_barrier_init(&handover[0], NULL, 2);
-	pthread_barrier_init(&handover[1], NULL, 2);
+	pthread_barrier_init(&before, NULL, IMPATIENT + 2);
+	pthread_barrier_init(&after, NULL, IMPATIENT + 2);
 	for (uintptr_t i = 0; i < IMPATIENT; i++)
 		threads[i] = start_thread(wait_impatiently, (void *) (i + 1));
-	patient = start_thread(wait_patiently, NULL);
+	patient = start_thread(wait_patiently, &buf);
 	for (long i = stress.rounds; i > 0; i--) {
-		if (i % 4 == 0)
-			usleep(100);
-		bufpool_return(buf);
-		meet(&handover[0]);
-		buf = handed;
-		meet(&handover[1]);
+		bufpool_buf_t *mine = buf;
+
+		meet(&before);
+		usleep(draw(&seed) % 100);
+		bufpool_return(mine);
+		meet(&after);
 	}
 	join_thread(patient);
-	stress.over = true;
 	for (uintptr_t i = 0; i < IMPATIENT; i++)
 		join_thread(threads[i]);
 	bufpool_return(buf);
@@ -1036,7 +1049,7 @@ END_TEST
 
 /* -------------------------------------------------------------- a ping-pong */
 
-/* Two in a hurry, one buffer: the race of a return with a falling asleep. */
+/* Some in a hurry, one buffer: the race of a return with a falling asleep. */
 static void *pass_to_and_fro(void *arg)
 {
 	uint64_t seed = (uintptr_t) arg;
@@ -1044,13 +1057,11 @@ static void *pass_to_and_fro(void *arg)
 	for (long i = stress.rounds; i > 0; i--) {
 		bufpool_buf_t *buf = wait_in_time(stress.pool, 1);
 
-		for (uint64_t wait = draw(&seed) % 500; wait > 0; wait--)
-			__asm__ volatile("");
+		dawdle(draw(&seed) % 500);
 		if (seed % 16 == 0)
 			sched_yield();
 		bufpool_return(buf);
-		for (uint64_t wait = draw(&seed) % 500; wait > 0; wait--)
-			__asm__ volatile("");
+		dawdle(draw(&seed) % 500);
 	}
 	return NULL;
 }
@@ -1069,6 +1080,74 @@ START_TEST(to_and_fro)
 		join_thread(threads[i]);
 	must_be_whole(stress.pool);
 	bufpool_destroy(stress.pool);
+}
+END_TEST
+
+/* ------------------------------------------------------- at the same moment */
+
+/*
+ * One returns and the other falls asleep just then, so that neither has seen
+ * what the other has written: each must have its fence.
+ */
+static struct {
+	bufpool_t *pool;
+	bufpool_buf_t *buf; /* of who returns */
+	atomic_long ready[2];
+} meeting;
+
+/* Both leave at once, as far as there are two CPUs. */
+static void start_together(int me, long round)
+{
+	meeting.ready[me] = round;
+	for (long i = 1; meeting.ready[!me] < round; i++)
+		if (i % 1000 == 0)
+			sched_yield();
+}
+
+static void *return_at_once(void *arg)
+{
+	uint64_t seed = (uintptr_t) &seed | 1;
+	long rounds = *(long *) arg;
+
+	for (long i = 1; i < rounds; i += 2) {
+		/* Nobody waits: that is what it has heard last. */
+		for (int j = 0; j < 2; j++) {
+			bufpool_return(meeting.buf);
+			meeting.buf = bufpool_try_checkout(meeting.pool, 1);
+			must(meeting.buf);
+		}
+		start_together(0, i);
+		dawdle(draw(&seed) % 400);
+		bufpool_return(meeting.buf);
+		start_together(0, i + 1);
+	}
+	return NULL;
+}
+
+START_TEST(at_the_same_moment)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	long rounds = scaled(40000);
+	uint64_t seed = (uintptr_t) &seed | 1;
+	pthread_t thread;
+
+	config.wipe = BUFPOOL_WIPE_NONE;
+	meeting.pool = setting_pool(&settings[_i], config);
+	meeting.buf = bufpool_try_checkout(meeting.pool, 1);
+	thread = start_thread(return_at_once, &rounds);
+	for (long i = 1; i < rounds; i += 2) {
+		bufpool_buf_t *buf;
+
+		start_together(1, i);
+		dawdle(draw(&seed) % 400);
+		buf = wait_in_time(meeting.pool, 1);
+		meeting.buf = buf;
+		start_together(1, i + 1);
+	}
+	join_thread(thread);
+	bufpool_return(meeting.buf);
+	must_be_whole(meeting.pool);
+	bufpool_destroy(meeting.pool);
 }
 END_TEST
 
@@ -1151,22 +1230,22 @@ static void nothing(void)
 
 static const struct play {
 	size_t count;          /* buffers of the pool */
+	size_t left;           /* that are idle in the end */
 	void (*before)(void);  /* by the main thread */
 	void (*prepare)(void); /* by the walker */
 	void (*act)(void);
 	void (*end)(void); /* by the walker */
 } plays[] = {
 	/* Returns. */
-	{1, nothing, take_from_cache, return_it, nothing},
-	{1, nothing, take_from_cache, return_it_in_bulk, nothing},
-	{1, nothing, take_from_cache, freeze_and_unref_it, nothing},
-	/* Moves of idle buffers: who looks meanwhile may find none of them,
-	   and one is left in the end. */
-	{2, nothing, nothing, take_it, return_it},
-	{2, cache_all, nothing, take_it, return_it},
-	{2, nothing, cache_all, flush_it, nothing},
+	{1, 1, nothing, take_from_cache, return_it, nothing},
+	{1, 1, nothing, take_from_cache, return_it_in_bulk, nothing},
+	{1, 1, nothing, take_from_cache, freeze_and_unref_it, nothing},
+	/* Moves of idle buffers: who looks meanwhile may find none. */
+	{2, 1, nothing, nothing, take_it, return_it},
+	{2, 1, cache_all, nothing, take_it, return_it},
+	{2, 2, nothing, cache_all, flush_it, nothing},
 	/* The other one. */
-	{1, nothing, nothing, wait_for_it, nothing},
+	{1, 1, nothing, nothing, wait_for_it, nothing},
 };
 
 enum { PLAYS = ARRAY_SIZE(plays) - 1 };
@@ -1226,27 +1305,31 @@ static void set_the_stage(const struct setting *setting,
 		bufpool_thread_flush(NULL);
 }
 
-/* Not each, that takes too long: some 50 of all the steps there are. */
+/* Not each, that takes too long: some 25 of all the steps there are. */
 static long next_stop(long stop, long all, uint64_t *seed)
 {
-	return stop + 1 + (long) (draw(seed) % (uint64_t) (all / 25 + 1));
+	return stop + 1 + (long) (draw(seed) % (uint64_t) (all / 12 + 1));
 }
 
 /* Fall asleep while the walker stands still.  False if it did not. */
 static bool sleep_beside(const struct play *play, long stop)
 {
 	pthread_t thread = start_walker(play, stop);
-	struct waiter waiter;
+	struct waiter waiters[2];
 
 	while (!walk.stopped && !walk.done)
 		usleep(30);
-	start_sleeper(&waiter, walk.pool, 0);
+	for (size_t i = 0; i < play->left; i++)
+		start_sleeper(&waiters[i], walk.pool, 0);
 	walk.go = true;
-	join_thread(waiter.thread);
-	must(waiter.buf && "woken");
-	must(waiter.waited < PATIENCE / 2);
+	for (size_t i = 0; i < play->left; i++) {
+		join_thread(waiters[i].thread);
+		must(waiters[i].buf && "woken");
+		must(waiters[i].waited < PATIENCE / 2);
+	}
 	end_walker(thread);
-	bufpool_return(waiter.buf);
+	for (size_t i = 0; i < play->left; i++)
+		bufpool_return(waiters[i].buf);
 	bufpool_thread_flush(NULL);
 	return walk.stopped;
 }
@@ -1409,6 +1492,7 @@ static Suite *wait_suite(void)
 	tcase_add_loop_test(tcase, the_impatient_lose_no_wake_up, 0, SETTINGS);
 	tcase_add_loop_test(tcase, everybody_gets_on, 0, 2 * SETTINGS);
 	tcase_add_loop_test(tcase, to_and_fro, 0, SETTINGS);
+	tcase_add_loop_test(tcase, at_the_same_moment, 0, SETTINGS);
 	add_walks(suite);
 	/* Tools make system calls of their own. */
 	if (!is_small()) {

@@ -1,0 +1,128 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# fanout-demo.sh - fanout at work: one publisher and many subscribers, who share
+# its buffers, beside the same with a copy for each.  ./bootstrap demo builds it
+# and runs this.
+#
+#     examples/fanout-demo.sh [MEGABYTES [SUBSCRIBERS]]
+set -u
+LC_ALL=C
+export LC_ALL
+
+fanout=${FANOUT:-$(dirname "$0")/fanout}
+runs=${DEMO_RUNS:-3}
+bytes=${1:-50}000000
+subscribers=${2:-32}
+
+die() {
+	echo "fanout-demo: $*" >&2
+	exit 1
+}
+
+command -v socat >/dev/null || {
+	echo 'fanout-demo: skipped: the clients are socat, which is missing'
+	exit 0
+}
+[ -x "$fanout" ] || die "no $fanout: build it first, with ./bootstrap demo"
+tmp=$(mktemp -d) || exit 1
+server=
+trap '[ -z "$server" ] || kill "$server"; rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM
+
+# eventually COMMAND...: it succeeds, within some seconds
+eventually() {
+	tries=0
+	until "$@"; do
+		tries=$((tries + 1))
+		[ $tries -lt 400 ] || die "never true: $*"
+		sleep 0.05
+	done
+}
+
+ready() {
+	[ "$(wc -l <"$tmp/addresses")" -eq 2 ]
+}
+
+all_connected() {
+	[ "$(cat "$tmp"/log.* | grep -c 'starting data transfer loop')" -eq \
+		"$subscribers" ]
+}
+
+address() {
+	sed -n "s/^$1 /TCP:/p" "$tmp/addresses"
+}
+
+# Subscribers leave when they have as many bytes as were published.
+subscribe() {
+	clients=
+	for n in $(seq "$subscribers"); do
+		timeout 60 socat -d -d -u -b 65536 \
+			"$(address subscribe),readbytes=$bytes" \
+			OPEN:/dev/null 2>"$tmp/log.$n" &
+		clients="$clients $!"
+	done
+	eventually all_connected
+}
+
+# run MODE OPTION...: its figures go to $tmp/MODE: seconds, MB/s delivered, peak
+# memory in MB, and the server's processor time in seconds.
+run() {
+	mode=$1
+	shift
+	: >"$tmp/addresses"
+	"$fanout" --publish 127.0.0.1:0 --subscribe 127.0.0.1:0 "$@" \
+		>"$tmp/addresses" 2>"$tmp/err" &
+	server=$!
+	eventually ready
+	subscribe
+	begin=$(date +%s.%N)
+	timeout 60 socat -u -b 65536 "OPEN:/dev/zero,readbytes=$bytes" \
+		"$(address publish)" || die 'the publisher fails'
+	for client in $clients; do
+		wait "$client" || die "$mode: a subscriber fails: $(cat "$tmp/err")"
+	done
+	end=$(date +%s.%N)
+	{
+		echo "times $begin $end $bytes $subscribers $(getconf CLK_TCK)"
+		cat "/proc/$server/status" "/proc/$server/stat"
+	} | awk '
+		$1 == "times" { s = $3 - $2; mb = $4 * $5 / 1e6; tick = $6 }
+		$1 == "VmHWM:" { peak = $2 * 1024 / 1e6 }
+		NF > 40 { cpu = ($14 + $15) / tick }
+		END { print s "\t" mb / s "\t" peak "\t" cpu }' >>"$tmp/$mode"
+	kill "$server"
+	wait "$server" || die "$mode: the server fails: $(cat "$tmp/err")"
+	server=
+}
+
+# They take turns, so that what else the machine does hits both.
+i=0
+while [ $i -lt "$runs" ]; do
+	run share
+	run copy --copy
+	i=$((i + 1))
+	[ -t 2 ] && printf '\rrun %d of %d ' "$i" "$runs" >&2
+done
+[ -t 2 ] && printf '\r\033[K' >&2
+
+# median MODE COLUMN
+median() {
+	cut -f "$2" "$tmp/$1" | sort -n | awk '
+		{ v[NR] = $1 }
+		END { print v[int((NR + 1) / 2)] }'
+}
+
+# row NAME FORMAT COLUMN
+row() {
+	printf "  %-24s %12$2 %12$2\n" "$1" "$(median share "$3")" \
+		"$(median copy "$3")"
+}
+
+echo "fanout: $((bytes / 1000000)) MB from one socat to each of $subscribers" \
+	"others, on 127.0.0.1"
+echo "medians of $runs runs each, in turns:"
+printf '  %-24s %12s %12s\n' '' share copy
+row 'time (s)' .3f 1
+row 'delivered (MB/s)' .0f 2
+row "server's peak (MB)" .1f 3
+row "server's CPU time (s)" .2f 4
