@@ -79,7 +79,8 @@ run() {
 	timeout 60 socat -u -b 65536 "OPEN:/dev/zero,readbytes=$bytes" \
 		"$(address publish)" || die 'the publisher fails'
 	for client in $clients; do
-		wait "$client" || die "$mode: a subscriber fails: $(cat "$tmp/err")"
+		wait "$client" ||
+			die "$mode: a subscriber fails: $(cat "$tmp/err")"
 	done
 	end=$(date +%s.%N)
 	{

@@ -80,10 +80,10 @@ struct worker {
 	int wake;             /* eventfd: the hub has been here */
 	pthread_mutex_t lock; /* of its subscribers and all that follows */
 	struct subscriber *subscribers;
-	unsigned braking;   /* how many of them are */
-	unsigned idle;      /* ms that nobody has taken anything */
-	uint64_t out;       /* total.out as it was last seen */
-	int64_t deadline;   /* for the rest, at the end; before that 0 */
+	unsigned braking; /* how many of them are */
+	unsigned idle;    /* ms that nobody has taken anything */
+	uint64_t out;     /* total.out as it was last seen */
+	int64_t deadline; /* for the rest, at the end; before that 0 */
 };
 
 static struct {
@@ -195,8 +195,8 @@ static void set_braking(struct subscriber *s, bool braking)
  * A slow subscriber is waited for, a stuck one is not.  The brake holds nobody
  * up who still has something to take.  But once nobody takes anything any more,
  * who is above half then is stuck: the others go on, and its queue overflows
- * unless it comes back.  To be cut off takes but a moment, so that is waited for:
- * until then a queue stays behind that holds old buffers.
+ * unless it comes back.  Then it holds buffers older than all others, so the
+ * brake is on until the worker has cut it off, which takes but a moment.
  */
 static void judge(struct subscriber *s)
 {
@@ -267,11 +267,10 @@ static bool flush(struct subscriber *s)
 		slices = gather(s, iov);
 		pthread_mutex_unlock(&s->worker->lock);
 		n = writev(s->fd, iov, slices);
+		s->blocked = n < 0 && errno == EAGAIN;
 		pthread_mutex_lock(&s->worker->lock);
-		if (n >= 0)
+		if (n > 0)
 			advance(s, (size_t) n);
-		else
-			s->blocked = errno == EAGAIN;
 	}
 	return n >= 0 || s->blocked; /* else EPIPE, ECONNRESET and such */
 }
@@ -663,27 +662,29 @@ static int listen_on(const char *what, const char *addr)
 static const char help[] =
 "Usage: fanout --publish ADDR --subscribe ADDR [OPTION]...\n"
 "Send whatever publishers send to all subscribers, from shared buffers.\n"
-"ADDR is HOST:PORT, [IPV6]:PORT, :PORT (any address) or unix:PATH; with PORT 0\n"
-"the system chooses one.  Both addresses are printed when all is ready.\n"
+"ADDR is HOST:PORT, [IPV6]:PORT, :PORT (any address) or unix:PATH (which must\n"
+"not exist); for PORT 0 the system chooses one.  Both addresses are printed\n"
+"when all is ready.\n"
 "\n"
 "  --publish ADDR         who connects here is read from; what several send\n"
 "                         is mixed, buffer by buffer\n"
-"  --subscribe ADDR       who connects here gets all that is read from then on\n"
-"  --buffer SIZE          bytes read at once, 1 to 1024M, K and M are 2^10 and\n"
-"                         2^20 (default: 64K)\n"
+"  --subscribe ADDR       who connects here gets what is read from then on\n"
+"  --buffer SIZE          bytes read at once, 1 to 1024M, K and M are 2^10\n"
+"                         and 2^20 (default: 64K)\n"
 "  --queue N              buffers a subscriber may be behind, 1 to 65536\n"
 "                         (default: 64)\n"
 "  --patience MS          see below, 1 to 60000 (default: 500)\n"
 "  --threads N            threads that send, 1 to 256 (default: 1)\n"
-"  --copy                 the same with a malloc'd copy for each subscriber\n"
+"  --copy                 the same with a malloc'd copy for each subscriber;\n"
+"                         nobody erases the copies\n"
 "  --stats-every SECONDS  statistics on stderr, 1 to 86400 (default: only at\n"
 "                         the end)\n"
 "  --help\n"
 "\n"
-"Nothing is read while a subscriber's queue is more than half full: the slowest\n"
-"sets the pace.  But when nobody at all has taken anything for --patience, who\n"
-"is above half then is not waited for until it takes something again.  The\n"
-"others go on, and who falls a whole queue behind is cut off.\n"
+"Nothing is read while a subscriber's queue is more than half full, so the\n"
+"slowest sets the pace.  But when nobody at all has taken anything for\n"
+"--patience, who is above half then is not waited for until it takes some\n"
+"again.  The others go on, and who falls a whole queue behind is cut off.\n"
 "\n"
 "SIGINT and SIGTERM: no more is read, subscribers have 5 s to take what is\n"
 "queued, then all are closed.  Exit status: 0; 1 if something failed or a\n"
@@ -693,13 +694,6 @@ static void flush_output(void)
 {
 	if (fflush(stdout) || ferror(stdout))
 		die(FAILED, "write error: %s", strerror(errno));
-}
-
-static void print_and_exit(const char *text)
-{
-	puts(text);
-	flush_output();
-	exit(0);
 }
 
 /* The options with a number, in the order of options[]. */
@@ -750,9 +744,14 @@ static void parse_options(int argc, char **argv)
 		else if (option == 'c')
 			opt.copy = true;
 		else if (option == 'h')
-			print_and_exit(help);
+			break;
 		else
 			exit(USAGE); /* getopt_long() has said why */
+	}
+	if (option == 'h') {
+		puts(help);
+		flush_output();
+		exit(0);
 	}
 	if (optind < argc)
 		die(USAGE, "'%s' is no option", argv[optind]);
@@ -769,7 +768,7 @@ static void parse_options(int argc, char **argv)
  * BUFPOOL_CLASS_64K; we have to ask which class serves ours: a pool without
  * buffers counts where one was missing.
  *
- * WIPE_USED: read() writes what it says and no more, so that a buffer that holds
+ * WIPE_USED: read() writes what it says and no more, so a buffer that holds
  * little is erased quickly.
  */
 static bufpool_t *make_pool(void)

@@ -181,7 +181,7 @@ START_TEST(progress)
 	scene.walk = walk_in_and_out;
 	scene.work = take_all;
 	scene.pool = small_pool();
-	for (long first = 0; first < STRIDE; first += is_small() ? 40 : 5) {
+	for (long first = 0; first < STRIDE; first += is_small() ? 40 : 9) {
 		scene.least = TOTAL;
 		play(first, STRIDE);
 		/* It was stopped, also when it held as many as it ever does. */
@@ -222,14 +222,14 @@ static void destroy_beside_return(int warm, int stride)
 
 START_TEST(destroy_beside_put)
 {
-	destroy_beside_return(1, 1);
+	destroy_beside_return(1, 2);
 }
 END_TEST
 
 /* The magazine is full: half of it goes to the depot first. */
 START_TEST(destroy_beside_spill)
 {
-	destroy_beside_return(DEPTH, 3);
+	destroy_beside_return(DEPTH, 5);
 }
 END_TEST
 

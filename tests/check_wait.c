@@ -1305,22 +1305,30 @@ static void set_the_stage(const struct setting *setting,
 		bufpool_thread_flush(NULL);
 }
 
-/* Not each, that takes too long: some 25 of all the steps there are. */
-static long next_stop(long stop, long all, uint64_t *seed)
+/* Not each of all the steps, that takes too long; more where it matters. */
+static long next_stop(long stop, long all, bool matters, uint64_t *seed)
 {
-	return stop + 1 + (long) (draw(seed) % (uint64_t) (all / 12 + 1));
+	long stride = matters ? all / 100 : all / 20;
+
+	return stop + 1 + (long) (draw(seed) % (uint64_t) (stride + 1));
 }
 
-/* Fall asleep while the walker stands still.  False if it did not. */
-static bool sleep_beside(const struct play *play, long stop)
+/*
+ * Wait while the walker stands still; sleeps: whether all had to sleep.  False
+ * if it did not stand still.
+ */
+static bool sleep_beside(const struct play *play, long stop, bool *sleeps)
 {
 	pthread_t thread = start_walker(play, stop);
 	struct waiter waiters[2];
 
+	*sleeps = true;
 	while (!walk.stopped && !walk.done)
 		usleep(30);
-	for (size_t i = 0; i < play->left; i++)
+	for (size_t i = 0; i < play->left; i++) {
 		start_sleeper(&waiters[i], walk.pool, 0);
+		*sleeps &= !waiters[i].back;
+	}
 	walk.go = true;
 	for (size_t i = 0; i < play->left; i++) {
 		join_thread(waiters[i].thread);
@@ -1340,12 +1348,13 @@ START_TEST(sleep_amid_a_move)
 	const struct play *play = &plays[_i % PLAYS];
 	uint64_t seed = (uintptr_t) &seed | 1;
 	long stop = 0, all;
+	bool sleeps;
 
 	set_the_stage(&settings[_i / PLAYS * 3], play);
-	ck_assert(!sleep_beside(play, LONG_MAX));
+	ck_assert(!sleep_beside(play, LONG_MAX, &sleeps));
 	all = walk.steps;
-	while (sleep_beside(play, stop))
-		stop = next_stop(stop, all, &seed);
+	while (sleep_beside(play, stop, &sleeps))
+		stop = next_stop(stop, all, sleeps, &seed);
 	ck_assert_int_gt(stop, 20);
 	must_be_whole(walk.pool);
 	bufpool_destroy(walk.pool);
@@ -1378,7 +1387,7 @@ START_TEST(return_amid_a_sleep)
 	ck_assert(!return_beside(LONG_MAX));
 	all = walk.steps;
 	while (return_beside(stop))
-		stop = next_stop(stop, all, &seed);
+		stop = next_stop(stop, all, false, &seed);
 	ck_assert_int_gt(stop, 50);
 	bufpool_return(walk.buf);
 	must_be_whole(walk.pool);

@@ -4,8 +4,8 @@
 # fanout.sh - examples/fanout brings every byte to everybody who takes it
 #
 # The clients are socat, on 127.0.0.1 and on Unix sockets.  FANOUT names the
-# program.  BUFPOOL_FANOUT_MB and BUFPOOL_FANOUT_SUBSCRIBERS say how much goes to
-# how many in the first two runs; 200 to 64 takes minutes, most of it sha256sum's.
+# program.  BUFPOOL_FANOUT_MB and BUFPOOL_FANOUT_SUBSCRIBERS say how much goes
+# to how many in the first two runs; 200 to 64 takes minutes, for sha256sum.
 
 # shellcheck disable=SC2086 # options, one word each, in one variable
 set -eu
@@ -201,7 +201,7 @@ torture()
 	signal KILL 1 $bad
 	stop INT
 	got $((2 * bad + 1)) "$n" data
-	[ "$(grep -c 'is cut off: too slow, its queue is full$' err)" -eq $bad ] ||
+	[ "$(grep -c 'cut off: too slow, its queue is full$' err)" -eq $bad ] ||
 		fail "not those $bad are cut off that stopped reading"
 	case $* in
 	*--copy*) ;;
