@@ -80,7 +80,7 @@ struct worker {
 	int wake;             /* eventfd: the hub has been here */
 	pthread_mutex_t lock; /* of its subscribers and all that follows */
 	struct subscriber *subscribers;
-	unsigned braking; /* how many of them are */
+	int braking;      /* how many of them are */
 	unsigned idle;    /* ms that nobody has taken anything */
 	uint64_t out;     /* total.out as it was last seen */
 	int64_t deadline; /* for the rest, at the end; before that 0 */

@@ -306,7 +306,7 @@ run=fanout.sh
 	healthy "$many" $tcp
 	torture "$many" $tcp --threads 2
 
-	size=5000000
+	size=4000000
 	head -c $size /dev/urandom >data
 	healthy 8 $unix --threads 3 --copy
 	[ ! -e pub ] || fail "a socket is left behind"
