@@ -12,6 +12,9 @@
  * membarrier(), and (FENCED) by the owner's fence; not even the owner's own
  * compare-and-swap empties it, as on arm64.  The owner sees its stores at once.
  *
+ * A put learns of the revocation from limit here, in the code from the cache's
+ * alarm, which is set right after it.
+ *
  * Asserted: no buffer has two owners, none is lost, top never passes limit,
  * each is settled once, and nobody touches a pool that is gone.
  */
