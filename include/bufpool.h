@@ -27,7 +27,9 @@
  *
  * Fork. In the child the pools work on, with statistics that start anew.
  * Buffers that other threads of the parent had out count as out in the child,
- * for ever; those in their caches come back.  Nothing changes in the parent.
+ * for ever; those in their caches come back.  What region_attach registered is
+ * the parent's: the child has no cookies and detaches nothing.  Nothing changes
+ * in the parent.
  *
  * Errors. A function that returns a pointer returns NULL and sets errno; one
  * that returns int returns 0, or -1 and sets errno.  errno is left alone on
@@ -37,7 +39,6 @@
  *     EOVERFLOW  a size above PTRDIFF_MAX; tested before all else
  *     ENOMEM     no memory
  *     ENOBUFS    no buffer, and the heap is not allowed or its limit reached
- *     ENOSYS     not in this version
  *
  * Misuse that has no error to return (returning a buffer twice, a handle that
  * is none of ours, len above capacity) prints one line that begins "bufpool: "
@@ -104,16 +105,39 @@ enum bufpool_exhausted {
 
 #define BUFPOOL_CACHE_AUTO SIZE_MAX /* bounded in bytes, small beside count */
 
+/*
+ * Where the memory is: the OS index of a NUMA node, or one of these.  Placing
+ * is by best effort, unless BUFPOOL_NUMA_STRICT is set; bufpool_regions() tells
+ * what came of it.
+ *
+ * Under LOCAL each class's count is spread over the nodes that have CPUs.  A
+ * checkout takes from the node that the thread is running on, then from the
+ * others, the nearest first, then from the heap; what is returned on another
+ * node goes home.
+ */
 #define BUFPOOL_NUMA_ANY (-1)   /* wherever the system puts it */
-#define BUFPOOL_NUMA_LOCAL (-2) /* memory on every node with CPUs; a thread is
-                                   served from its own */
+#define BUFPOOL_NUMA_LOCAL (-2) /* on each node, for the threads there */
 
-/* Flags, to be or'ed. */
-#define BUFPOOL_NUMA_STRICT 0x01u /* create fails rather than place elsewhere */
-#define BUFPOOL_HUGEPAGES 0x02u   /* use huge pages if there are any */
-#define BUFPOOL_LOCKED 0x04u      /* mlock; create fails if refused */
-#define BUFPOOL_DONTDUMP 0x08u    /* keep buffers out of core dumps */
-#define BUFPOOL_DONTFORK 0x10u    /* keep buffers out of fork's children */
+/*
+ * Flags, to be or'ed.  They are about the pool's buffers; those from the heap
+ * are as malloc makes them (BUFPOOL_FAIL rules those out).
+ *
+ * STRICT     create fails rather than place memory elsewhere
+ * HUGEPAGES  reserved huge pages (hugetlb) if there are enough, else
+ *            transparent ones, else ordinary ones; each region is rounded up
+ *            to 2 MiB.  bufpool_regions() tells the page size.
+ * LOCKED     never swapped out: mlock(2); create fails if that is refused
+ * DONTDUMP   left out of core dumps
+ * DONTFORK   left out of fork's children, which find new memory, zeroed, at
+ *            the same addresses: the pool works there, placed anywhere, but
+ *            no byte of the parent's buffers is seen, not even of those that
+ *            the forking thread had out
+ */
+#define BUFPOOL_NUMA_STRICT 0x01u
+#define BUFPOOL_HUGEPAGES 0x02u
+#define BUFPOOL_LOCKED 0x04u
+#define BUFPOOL_DONTDUMP 0x08u
+#define BUFPOOL_DONTFORK 0x10u
 
 /* A piece of memory that buffers of one class lie in. */
 typedef struct bufpool_region {
@@ -121,7 +145,8 @@ typedef struct bufpool_region {
 	size_t len;       /* bytes */
 	unsigned index;   /* 0.. within the pool */
 	int size_class;   /* BUFPOOL_CLASS_* */
-	int numa_node;    /* OS index; -1 where it spans nodes or is unknown */
+	int numa_node;    /* that it lies on, by its OS index; -1 where it
+	                     spans nodes or is unknown */
 	size_t page_size; /* bytes */
 	void *cookie;     /* what region_attach returned */
 } bufpool_region_t;
@@ -155,7 +180,10 @@ typedef struct bufpool_config {
 	/* Called once for each region, after it is placed and populated, and
 	   before it goes: register it with a NIC, a GPU, an io_uring.
 	   region_attach reports failure by returning BUFPOOL_ATTACH_FAILED
-	   with errno set; create then fails with that errno. */
+	   with errno set; create then detaches what it had attached and fails
+	   with that errno.  region_detach runs on the thread that destroys
+	   the pool or returns its last buffer after that.  Neither may call
+	   the library for this pool. */
 	void *(*region_attach)(void *arg, const bufpool_region_t *region);
 	void (*region_detach)(void *arg, const bufpool_region_t *region,
 	                      void *cookie);
@@ -176,14 +204,19 @@ typedef struct bufpool_config {
 
 /*
  * Build a pool; NULL means the defaults.  All memory is taken, placed and
- * touched here and none later.  There may be thousands of pools.
+ * touched here and none later: no use of a buffer faults (but after a trim).
+ * There may be thousands of pools.  Other than ANY, numa_node has hwloc load
+ * the machine's topology, about a millisecond; <bufpool/hwloc.h> takes yours.
  *
  * EINVAL  size is not what BUFPOOL_CONFIG_INIT set (so an all-zero config is
  *         refused), unknown flags, an enum value out of range, a count above
- *         BUFPOOL_MAX_COUNT
- * ENOMEM  the memory cannot be had
- * ENOSYS  not in this version: numa_node, flags and region_attach other than
- *         their defaults
+ *         BUFPOOL_MAX_COUNT; under STRICT, a node that this process has not
+ * ENOMEM  the memory cannot be had; under STRICT, not on that node (nothing is
+ *         killed for it); locked memory is limited (RLIMIT_MEMLOCK)
+ * EPERM   under STRICT or LOCKED: the system refuses
+ * ENOSYS  under STRICT: the system cannot place memory
+ *
+ * or the errno of a region_attach that failed.
  */
 bufpool_t *bufpool_create(const bufpool_config_t *config);
 
@@ -310,14 +343,33 @@ void bufpool_slice_release(bufpool_slice_t *slice);
 /* ----------------------------------------------------------------- memory */
 
 /*
- * Not in this version: trim and regions return 0, buf_region and buf_node -1,
- * each with ENOSYS.
+ * Give the memory of idle buffers, also of those in thread caches, back to the
+ * system; returns how many bytes.  The buffers stay usable: they are handed out
+ * when no others are idle, with new pages, zero, from the same node if it has
+ * any left.  0 for a pool with a region_attach (a device would go on writing to
+ * the old pages) or BUFPOOL_LOCKED; regions on reserved huge pages keep them.
  */
 size_t bufpool_trim(bufpool_t *pool);
+
+/*
+ * Write up to max regions to out, by index; returns how many there are.  They
+ * are the same for as long as the pool lives.  Where memory was not placed on
+ * a node, the system is asked for the node of each page: for large pools that
+ * is no call for a hot path.
+ */
 size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out,
                        size_t max);
+
+/*
+ * The region that a buffer lies in, and at which offset its data begins: what
+ * I/O on registered memory asks for.  index and offset may be NULL.
+ *
+ * ENOENT  the buffer is from the heap
+ */
 int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
                        size_t *offset);
+
+/* The node that a buffer lies on, by its OS index; -1: several, or unknown. */
 int bufpool_buf_node(const bufpool_buf_t *buf);
 
 /* ------------------------------------------------------------- statistics */
@@ -336,7 +388,9 @@ typedef struct {
 	uint64_t stolen;         /* ... from another thread's cache */
 	uint64_t heap_fallbacks; /* ... by the heap */
 	uint64_t checked_out;    /* pool buffers that are out */
-	uint64_t remote_hits;    /* served from a node that is not the thread's */
+	uint64_t remote_hits;    /* those of the hits that a pool with
+	                            BUFPOOL_NUMA_LOCAL served from a node that
+	                            is not the thread's */
 } bufpool_class_stats_t;
 
 typedef struct {

@@ -148,8 +148,8 @@ static unsigned magazine_steal(struct magazine *m, struct buf **out, unsigned n,
 
 /* ----------------------------------------------------------------- cache */
 
-unsigned bp_cache_steal(bufpool_t *pool, struct cache *thief, unsigned k,
-                        struct buf **out, unsigned n)
+unsigned bp_cache_steal(bufpool_t *pool, struct cache *thief, unsigned place,
+                        unsigned k, struct buf **out, unsigned n)
 {
 	struct cache *c = ck_pr_load_ptr(&pool->caches);
 	unsigned got = 0;
@@ -157,7 +157,8 @@ unsigned bp_cache_steal(bufpool_t *pool, struct cache *thief, unsigned k,
 	for (; c != NULL && got == 0; c = c->next) {
 		struct magazine *m = &c->magazine[k];
 
-		if (c == thief || bp_magazine_count(m) == 0)
+		if (c == thief || ck_pr_load_uint(&c->place) != place ||
+		    bp_magazine_count(m) == 0)
 			continue;
 		move_begin(thief);
 		got = magazine_steal(m, out, n, pool->fenced);
@@ -215,7 +216,8 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 		/* The pool is there as long as we have a buffer of it. */
 		pool = bufs[0]->pool;
 		bp_cache_charge(pool, c, -(uint64_t) got);
-		if (bp_depot_give(&pool->depot[k], c->shard, bufs, got))
+		if (bp_depot_give(pool_depot(pool, c->place, k), c->shard, bufs,
+		                  got))
 			waitq_given(c->waitq, k, got);
 		else
 			bp_pool_settle(pool, got);
@@ -229,6 +231,14 @@ static void cache_flush(struct cache *c)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		while (bp_cache_spill(c, k, MAGAZINE_SLOTS) > 0)
 			;
+}
+
+void bp_cache_move(struct cache *c, unsigned place)
+{
+	cache_flush(c);
+	/* Thieves that look for what was here find it in the depot, or see a
+	   stamp that has changed. */
+	ck_pr_store_uint(&c->place, place);
 }
 
 void bp_cache_unref(struct cache *c)
@@ -453,7 +463,7 @@ static struct cache *cache_new(bufpool_t *pool)
 		return NULL;
 	bp_cache_reset(pool, c);
 	bp_waitq_ref(c->waitq);
-	c->shard = ck_pr_faa_uint(&pool->next_shard, 1);
+	c->shard = ck_pr_faa_uint(&pool->next_shard, 1) % DEPOT_SHARDS;
 	first = ck_pr_load_ptr(&pool->caches);
 	do {
 		c->next = first;
@@ -510,7 +520,9 @@ struct cache *bp_cache_find(bufpool_t *pool)
 
 	if (c == NULL)
 		c = cache_enrol(pool);
-	if (c != NULL)
+	/* With several places a thread has to look where it is first: it does
+	   not take the fast path. */
+	if (c != NULL && pool->places == 1)
 		bp_thread.cache = c;
 	return c;
 }

@@ -65,6 +65,7 @@ struct magazine {
 	uint64_t returns;    /* buffers returned through this cache */
 	uint64_t depot_hits; /* checkouts from further away */
 	uint64_t stolen;
+	uint64_t remote_hits; /* those of all from another place */
 
 	/* Written by thieves. */
 	uint64_t top __attribute__((aligned(CK_MD_CACHELINE)));
@@ -89,6 +90,7 @@ struct cache {
 	/* Now and then. */
 	struct waitq *waitq; /* the pool's */
 	unsigned shard;
+	unsigned place;     /* all that is cached belongs there; see place.h */
 	unsigned refs;      /* its pool, and its thread */
 	unsigned owned;     /* has a thread */
 	unsigned dead;      /* its pool is destroyed */
@@ -130,9 +132,12 @@ void bp_magazine_make_room(struct magazine *m, unsigned depth);
 /* Move up to n of the owner's buffers of class k to the depot: how many. */
 unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n);
 
-/* Take up to n idle buffers of class k from the caches of others. */
-unsigned bp_cache_steal(bufpool_t *pool, struct cache *thief, unsigned k,
-                        struct buf **out, unsigned n);
+/* Take up to n idle buffers of class k from the caches of others at a place. */
+unsigned bp_cache_steal(bufpool_t *pool, struct cache *thief, unsigned place,
+                        unsigned k, struct buf **out, unsigned n);
+
+/* The owner has come to another place: what is cached goes home. */
+void bp_cache_move(struct cache *c, unsigned place);
 
 /* A number that changes when buffers of class k come into or leave caches. */
 uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k);

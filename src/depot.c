@@ -16,14 +16,28 @@ static uint32_t number_of(const struct depot *depot, const struct buf *d)
 	return (uint32_t) (d - depot->bufs);
 }
 
+/* The stack of a shard, of which there may be fewer than threads have chosen. */
+static uint64_t *stack_of(struct depot *depot, unsigned shard)
+{
+	return shard == DEPOT_COLD
+	               ? &depot->shard[depot->shards].head
+	               : &depot->shard[shard & (depot->shards - 1)].head;
+}
+
+void bp_depot_clear(struct depot *depot)
+{
+	for (unsigned i = 0; i <= depot->shards; i++)
+		depot->shard[i].head = STACK_NIL;
+}
+
 void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
                    uint32_t total, unsigned shards)
 {
 	depot->bufs = bufs;
 	depot->next = next;
+	depot->total = total;
 	depot->shards = shards;
-	for (unsigned i = 0; i < DEPOT_SHARDS; i++)
-		depot->shard[i].head = STACK_NIL;
+	bp_depot_clear(depot);
 	for (uint32_t i = 0; i < total; i++)
 		next[i] = i + 1 < total ? i + 1 : STACK_NIL;
 	if (total > 0)
@@ -32,7 +46,7 @@ void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
 
 bool bp_depot_is_empty(const struct depot *depot)
 {
-	for (unsigned i = 0; i < depot->shards; i++)
+	for (unsigned i = 0; i <= depot->shards; i++)
 		if (stack_top(ck_pr_load_64(&depot->shard[i].head)) <
 		    STACK_CLOSED)
 			return false;
@@ -43,14 +57,14 @@ unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
                        unsigned n)
 {
 	uint32_t number[MAGAZINE_SLOTS];
+	unsigned shards = shard == DEPOT_COLD ? 1 : depot->shards;
 	unsigned got = 0;
 
 	if (n > MAGAZINE_SLOTS)
 		n = MAGAZINE_SLOTS;
-	for (unsigned i = 0; i < depot->shards && got == 0; i++)
-		got = stack_pop(
-			&depot->shard[(shard + i) & (depot->shards - 1)].head,
-			next_of, depot, number, n);
+	for (unsigned i = 0; i < shards && got == 0; i++)
+		got = stack_pop(stack_of(depot, shard + i), next_of, depot,
+		                number, n);
 	for (unsigned i = 0; i < got; i++)
 		out[i] = &depot->bufs[number[i]];
 	return got;
@@ -62,8 +76,7 @@ bool bp_depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
 	for (unsigned i = 0; i + 1 < n; i++)
 		ck_pr_store_32(&depot->next[number_of(depot, bufs[i])],
 		               number_of(depot, bufs[i + 1]));
-	return stack_push(&depot->shard[shard & (depot->shards - 1)].head,
-	                  number_of(depot, bufs[0]),
+	return stack_push(stack_of(depot, shard), number_of(depot, bufs[0]),
 	                  &depot->next[number_of(depot, bufs[n - 1])]);
 }
 
@@ -71,7 +84,7 @@ uint64_t bp_depot_close(struct depot *depot)
 {
 	uint64_t in = 0;
 
-	for (unsigned i = 0; i < depot->shards; i++) {
+	for (unsigned i = 0; i <= depot->shards; i++) {
 		uint32_t at = stack_close(&depot->shard[i].head);
 
 		for (; at < STACK_CLOSED; at = depot->next[at])
@@ -84,7 +97,7 @@ uint64_t bp_depot_stamp(const struct depot *depot)
 {
 	uint64_t stamp = 0;
 
-	for (unsigned i = 0; i < depot->shards; i++)
+	for (unsigned i = 0; i <= depot->shards; i++)
 		stamp += ck_pr_load_64(&depot->shard[i].head);
 	return stamp;
 }

@@ -21,25 +21,38 @@ struct buf;
 
 #define DEPOT_SHARDS 8 /* at most */
 
+/*
+ * As a shard: buffers whose pages bufpool_trim() has given back to the system.
+ * They are taken when there is nothing else, and looked for by name.
+ */
+#define DEPOT_COLD UINT32_MAX
+
 struct depot {
 	struct buf *bufs; /* all descriptors of the class; its index is a
 	                     buffer's number */
 	uint32_t *next;   /* the links, apart: so that a batch passes through
 	                     without touching a descriptor */
-	unsigned shards;  /* in use, a power of two */
+	uint32_t total;
+	unsigned shards;       /* in use, a power of two; a further one, behind
+	                    these, is the cold one */
+	struct region *region; /* where the payloads lie; NULL if none do */
 	struct depot_shard {
 		uint64_t head;
 		char pad[CK_MD_CACHELINE - sizeof(uint64_t)];
-	} shard[DEPOT_SHARDS] __attribute__((aligned(CK_MD_CACHELINE)));
+	} shard[DEPOT_SHARDS + 1] __attribute__((aligned(CK_MD_CACHELINE)));
 };
 
 /* Start with all of bufs[0..total), next[0..total) in. */
 void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
                    uint32_t total, unsigned shards);
 
+/* Forget what is in, and whether it is closed; nobody else is there. */
+void bp_depot_clear(struct depot *depot);
+
 bool bp_depot_is_empty(const struct depot *depot);
 
-/* Take up to n buffers, the warmest first; returns how many. */
+/* Take up to n buffers, the warmest first; returns how many.  From DEPOT_COLD
+   only if that is the shard. */
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
                        unsigned n);
 

@@ -21,6 +21,7 @@
 #include <pthread.h>
 
 #include "cache.h"
+#include "region.h"
 #include "stack.h"
 #include "wait.h"
 
@@ -88,27 +89,42 @@ static void count_out(struct census *out, const struct buf *d)
 	out->asked += d->asked;
 }
 
-static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
+static void remake_depot(bufpool_t *pool, struct depot *depot, unsigned k,
+                         struct census *out)
 {
-	struct depot *depot = &pool->depot[k];
-	struct census out = { 0, 0 };
-	uint32_t total = pool->total[k];
+	struct region *r = depot->region;
+	bool there = r != NULL;
 
-	bp_depot_init(depot, depot->bufs, depot->next, 0, pool->shards);
-	for (uint32_t i = total; i-- > 0;) {
+	/* To a device, the region is the parent's. */
+	if (there) {
+		r->attached = false;
+		r->pub.cookie = NULL;
+	}
+	if (there && (pool->flags & BUFPOOL_DONTFORK) != 0)
+		there = bp_region_renew(r, pool->flags);
+	bp_depot_clear(depot);
+	for (uint32_t i = depot->total; i-- > 0;) {
 		struct buf *d = &depot->bufs[i];
 
 		if (is_out(d)) {
-			count_out(&out, d);
+			count_out(out, d);
 			continue;
 		}
 		buf_set_state(d, STATE_UNSURE + k);
-		if (!pool->closing)
+		if (there && !pool->closing)
 			bp_depot_give(depot, 0, &d, 1);
 	}
 	if (pool->closing)
 		bp_depot_close(depot);
-	pool->counts[k] = (struct shared_counts){ 0, 0, -out.bufs };
+}
+
+static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
+{
+	struct census out = { 0, 0 };
+
+	for (unsigned place = 0; place < pool->places; place++)
+		remake_depot(pool, pool_depot(pool, place, k), k, &out);
+	pool->counts[k] = (struct shared_counts){ .returns = -out.bufs };
 	all->bufs += out.bufs;
 	all->asked += out.asked;
 }

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "cache.h"
+#include "place.h"
+#include "region.h"
 #include "stack.h"
 #include "track.h"
 #include "wait.h"
@@ -60,9 +62,6 @@ static int config_check(const bufpool_config_t *cfg)
 	    cfg->numa_node < BUFPOOL_NUMA_LOCAL ||
 	    (cfg->flags & ~FLAGS_KNOWN) != 0)
 		return EINVAL;
-	if (cfg->numa_node != BUFPOOL_NUMA_ANY || cfg->flags != 0 ||
-	    cfg->region_attach != NULL || cfg->region_detach != NULL)
-		return ENOSYS;
 	return 0;
 }
 
@@ -71,13 +70,15 @@ static size_t min_size(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-/* As many buffers as fit the class's cache, and at most a quarter of all. */
-static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k)
+/* As many buffers as fit the class's cache, and at most a quarter of those at
+   a place. */
+static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
+                            unsigned places)
 {
 	size_t most = cfg->cache[k];
 
 	if (most == BUFPOOL_CACHE_AUTO)
-		most = (cfg->count[k] + 3) / 4;
+		most = (cfg->count[k] / places + 3) / 4;
 	return (unsigned) min_size(most, class_cache[k]);
 }
 
@@ -107,11 +108,28 @@ static uint64_t new_id(void)
 	return ck_pr_faa_64(&last, 1) + 1;
 }
 
+/* Tell the application of the regions that it has heard of: they go. */
+static void detach_all(bufpool_t *pool)
+{
+	for (unsigned i = 0; i < pool->regions; i++) {
+		struct region *r = &pool->region[i];
+		bufpool_region_t shown;
+
+		if (!r->attached)
+			continue;
+		r->attached = false;
+		shown = bp_region_describe(r);
+		if (pool->detach != NULL)
+			pool->detach(pool->attach_arg, &shown, shown.cookie);
+	}
+}
+
 static void pool_free(bufpool_t *pool)
 {
 	struct cache *next;
 
 	bp_fork_leave(pool);
+	detach_all(pool);
 	for (struct cache *c = pool->caches; c != NULL; c = next) {
 		next = c->next;
 		bp_cache_unref(c);
@@ -119,129 +137,207 @@ static void pool_free(bufpool_t *pool)
 	if (pool->waitq != NULL)
 		bp_waitq_unref(pool->waitq);
 	bp_heap_release(pool);
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		if (pool->region[k] != NULL) {
-			TRACK_OUT(pool->region[k],
-			          pool->total[k] * class_size[k]);
-			bp_region_unmap(pool->region[k],
-			                pool->total[k] * class_size[k]);
-		}
+	for (unsigned i = 0; i < pool->regions; i++) {
+		struct region *r = &pool->region[i];
+
+		TRACK_OUT(r->pub.base, r->pub.len);
+		bp_region_destroy(r);
+	}
 	track_unroot(pool, pool->meta_len);
-	bp_region_unmap(pool, pool->meta_len);
-}
-
-/* Map the payloads of class k, and describe them in bufs and next. */
-static bool class_init(bufpool_t *pool, unsigned k, struct buf *bufs,
-                       uint32_t *next)
-{
-	size_t size = class_size[k], len;
-	uint32_t total = pool->total[k];
-	char *base = NULL;
-
-	if (__builtin_mul_overflow(total, size, &len))
-		return false;
-	if (total > 0) {
-		base = bp_region_map(len, class_alignment(size));
-		if (base == NULL)
-			return false;
-	}
-	pool->region[k] = base;
-	for (uint32_t i = 0; i < total; i++) {
-		struct buf *d = &bufs[i];
-
-		d->pub.data = d->base = base + i * size;
-		d->pub.capacity = size;
-		d->pool = pool;
-		buf_set_state(d, STATE_HOME + k);
-	}
-	TRACK_IDLE(base, len);
-	bp_depot_init(&pool->depot[k], bufs, next, total, pool->shards);
-	return true;
+	bp_guarded_unmap(pool, pool->meta_len);
 }
 
 _Static_assert(sizeof(size_t) == 8, "sizes are reckoned in 64 bits");
 _Static_assert(BUFPOOL_MAX_COUNT <= STACK_MAX, "the depot can number them");
 
 /*
- * One mapping holds the pool, then all descriptors, then all links: less than
- * 2^24 of each in each of at most 32 classes.
+ * One mapping holds the pool, all descriptors, and the tables that go with
+ * them: less than 2^24 of each in each of at most 32 classes.
  */
-static bufpool_t *pool_map(const bufpool_config_t *cfg, size_t total)
+static bufpool_t *pool_map(const bufpool_config_t *cfg,
+                           const struct places *places)
 {
-	size_t len = sizeof(struct bufpool) +
-	             total * (sizeof(struct buf) + sizeof(uint32_t));
-	bufpool_t *pool = bp_region_map(len, PAGE);
+	size_t total = 0, depots = places->n * BUFPOOL_CLASSES;
+	unsigned cpus = bp_places_cpus(places);
+	bufpool_t *pool;
+	size_t len;
 
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		total += cfg->count[k];
+	len = sizeof(*pool) + depots * sizeof(struct depot) +
+	      total * sizeof(struct buf) + depots * sizeof(struct region) +
+	      total * sizeof(uint32_t) + places->n * places->n + cpus;
+	pool = bp_guarded_map(len);
 	if (pool == NULL)
 		return NULL;
 	track_root(pool, len);
 	pool->meta_len = len;
+	pool->places = places->n;
+	pool->descriptor = (struct buf *) (pool->depot + depots);
+	pool->region = (struct region *) (pool->descriptor + total);
+	pool->link = (uint32_t *) (pool->region + depots);
+	pool->near = (uint8_t *) (pool->link + total);
+	pool->cpus = cpus;
+	pool->place_of_cpu = pool->near + places->n * places->n;
+	pool->left = total + 1;
+	return pool;
+}
+
+/* What of a class lies at a place: its share, the first ones one more. */
+static uint32_t share(size_t count, unsigned places, unsigned place)
+{
+	return (uint32_t) (count / places + (place < count % places));
+}
+
+/* Map the payloads of class k at a place, and describe them from bufs[at] on;
+   0 or the errno that create fails with. */
+static int class_init(bufpool_t *pool, const struct places *places,
+                      unsigned place, unsigned k, size_t at)
+{
+	size_t size = class_size[k], len;
+	uint32_t total = share(pool->total[k], pool->places, place);
+	struct depot *depot = pool_depot(pool, place, k);
+	struct buf *bufs = pool->descriptor + at;
+	struct region *r;
+	int error;
+
+	bp_depot_init(depot, bufs, pool->link + at, total, pool->shards);
+	if (total == 0)
+		return 0;
+	if (__builtin_mul_overflow(total, size, &len))
+		return ENOMEM;
+	r = &pool->region[pool->regions];
+	r->pub.index = pool->regions;
+	r->pub.size_class = (int) k;
+	error = bp_region_create(r, len, class_alignment(size), places, place,
+	                         pool->flags);
+	if (error != 0)
+		return error;
+	pool->regions++;
+	depot->region = r;
+	for (uint32_t i = 0; i < total; i++) {
+		struct buf *d = &bufs[i];
+
+		d->pub.data = d->base = (char *) r->pub.base + i * size;
+		d->pub.capacity = size;
+		d->pool = pool;
+		buf_set_state(d, STATE_HOME + k);
+	}
+	TRACK_IDLE(r->pub.base, len);
+	return 0;
+}
+
+static int attach_all(bufpool_t *pool)
+{
+	if (pool->attach == NULL)
+		return 0;
+	for (unsigned i = 0; i < pool->regions; i++) {
+		struct region *r = &pool->region[i];
+		bufpool_region_t shown = bp_region_describe(r);
+
+		errno = 0;
+		r->pub.cookie = pool->attach(pool->attach_arg, &shown);
+		if (r->pub.cookie == BUFPOOL_ATTACH_FAILED) {
+			r->pub.cookie = NULL;
+			return errno != 0 ? errno : EIO;
+		}
+		r->attached = true;
+	}
+	return 0;
+}
+
+static void pool_configure(bufpool_t *pool, const bufpool_config_t *cfg)
+{
 	pool->id = new_id();
 	pool->wipe = cfg->wipe;
 	pool->exhausted = cfg->exhausted;
 	pool->heap_limit = cfg->heap_limit;
+	pool->flags = cfg->flags;
+	pool->attach = cfg->region_attach;
+	pool->detach = cfg->region_detach;
+	pool->attach_arg = cfg->region_arg;
 	pool->shards = shard_count();
 	pool->fenced = !bp_barrier_init();
-	pool->left = total + 1;
-	pool->waitq = bp_waitq_new();
 	pool->heap.free = STACK_NIL;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
 		pool->total[k] = (uint32_t) cfg->count[k];
-		pool->depth[k] = cache_depth(cfg, k);
+		pool->depth[k] = cache_depth(cfg, k, pool->places);
 	}
-	return pool;
 }
 
-static bufpool_t *pool_build(const bufpool_config_t *cfg)
+static int pool_fill(bufpool_t *pool, const struct places *places)
 {
-	bufpool_t *pool;
-	struct buf *bufs;
-	uint32_t *next;
-	size_t total = 0, done = 0;
+	size_t at = 0;
+	int error = 0;
 
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		total += cfg->count[k];
-	pool = pool_map(cfg, total);
-	if (pool == NULL)
-		return NULL;
-	if (pool->waitq == NULL) {
-		pool_free(pool);
-		return NULL;
-	}
-	bufs = (struct buf *) (pool + 1);
-	next = (uint32_t *) (bufs + total);
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
-		if (!class_init(pool, k, bufs + done, next + done)) {
-			pool_free(pool);
-			return NULL;
+		for (unsigned place = 0; place < pool->places; place++) {
+			error = class_init(pool, places, place, k, at);
+			if (error != 0)
+				return error;
+			at += pool_depot(pool, place, k)->total;
 		}
-		done += pool->total[k];
-	}
-	if (!bp_fork_enter(pool)) {
-		pool_free(pool);
-		return NULL;
-	}
-	return pool;
+	pool->waitq = bp_waitq_new();
+	if (pool->waitq == NULL || !bp_fork_enter(pool))
+		return ENOMEM;
+	return attach_all(pool);
 }
 
-bufpool_t *bufpool_create(const bufpool_config_t *config)
+static bufpool_t *pool_build(const bufpool_config_t *cfg,
+                             const struct places *places, int *error)
+{
+	bufpool_t *pool = pool_map(cfg, places);
+
+	*error = ENOMEM;
+	if (pool == NULL)
+		return NULL;
+	pool_configure(pool, cfg);
+	bp_places_tables(places, pool->near, pool->place_of_cpu);
+	*error = pool_fill(pool, places);
+	if (*error == 0)
+		return pool;
+	pool_free(pool);
+	return NULL;
+}
+
+static bufpool_t *create(const bufpool_config_t *config,
+                         hwloc_topology_t topology,
+                         hwloc_const_nodeset_t nodeset)
 {
 	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
-	bufpool_t *pool;
-	int saved = errno;
-	int error = 0;
+	struct places places;
+	bufpool_t *pool = NULL;
+	int saved = errno, error = 0;
 
 	if (config != NULL && !config_read(&cfg, config))
 		error = EINVAL;
 	if (error == 0)
 		error = config_check(&cfg);
-	if (error != 0) {
-		errno = error;
+	if (error == 0)
+		error = bp_places_find(&places, &cfg, topology, nodeset);
+	if (error == 0) {
+		pool = pool_build(&cfg, &places, &error);
+		bp_places_drop(&places);
+	}
+	errno = pool != NULL ? saved : error;
+	return pool;
+}
+
+bufpool_t *bufpool_create(const bufpool_config_t *config)
+{
+	return create(config, NULL, NULL);
+}
+
+bufpool_t *bufpool_create_hwloc(const bufpool_config_t *config,
+                                hwloc_topology_t topology,
+                                hwloc_const_nodeset_t nodeset)
+{
+	if (topology == NULL ||
+	    (nodeset != NULL && hwloc_bitmap_iszero(nodeset))) {
+		errno = EINVAL;
 		return NULL;
 	}
-	pool = pool_build(&cfg);
-	errno = pool != NULL ? saved : ENOMEM;
-	return pool;
+	return create(config, topology, nodeset);
 }
 
 /* --------------------------------------------------------------- destroy */
@@ -270,8 +366,8 @@ void bufpool_destroy(bufpool_t *pool)
 	/* Before the list of caches is read: see cache_new(). */
 	ck_pr_fence_memory();
 	found = bp_cache_revoke_all(pool);
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		found += bp_depot_close(&pool->depot[k]);
+	for (unsigned i = 0; i < pool->places * BUFPOOL_CLASSES; i++)
+		found += bp_depot_close(&pool->depot[i]);
 	bp_pool_settle(pool, found + 1);
 	errno = saved;
 }
@@ -281,18 +377,59 @@ void bufpool_destroy(bufpool_t *pool)
 /* How often a checkout looks again while others are moving buffers. */
 #define LOOK_AGAIN 20
 
+/* A buffer of which the pages are gone, with new ones. */
+static unsigned take_cold(struct depot *depot, unsigned k, struct buf **out)
+{
+	unsigned got = bp_depot_take(depot, DEPOT_COLD, out, 1);
+
+	if (got > 0)
+		bp_region_refill(out[0]->base, class_size[k]);
+	return got;
+}
+
+/* Take up to n idle buffers of a place: from its depot, else from the caches
+   of others that are there. */
+static unsigned take_at(bufpool_t *pool, struct cache *c, unsigned place,
+                        unsigned k, struct buf **out, unsigned n, bool *stolen)
+{
+	struct depot *depot = pool_depot(pool, place, k);
+	unsigned got = 0;
+
+	if (!bp_depot_is_empty(depot)) {
+		move_begin(c);
+		got = bp_depot_take(depot, c != NULL ? c->shard : 0, out, n);
+		if (got == 0)
+			got = take_cold(depot, k, out);
+	}
+	*stolen = got == 0;
+	if (got == 0)
+		/* One, in case the cache has just come from elsewhere. */
+		got = bp_cache_steal(pool, c, place, k, out,
+		                     pool->places == 1 ? n : 1);
+	return got;
+}
+
+static uint64_t stamp_of(bufpool_t *pool, unsigned k)
+{
+	uint64_t stamp = bp_cache_stamp(pool, k);
+
+	for (unsigned place = 0; place < pool->places; place++)
+		stamp += bp_depot_stamp(pool_depot(pool, place, k));
+	return stamp;
+}
+
 /*
- * Take up to n idle buffers from the depot, else from the caches of others.
- * Says no only if none was idle anywhere while it looked: what may have gone
+ * Take up to n idle buffers from the place that the thread is at, else one from
+ * the nearest that has any.  Says no only if none was idle anywhere while it looked: what may have gone
  * from a place not yet looked at to one already seen has changed the stamp.
  * Buffers that another thread is moving are in no place at all.  That thread is
  * given time to finish, but not for ever, as it may have been stopped.
  */
-static unsigned find_idle(bufpool_t *pool, struct cache *c, unsigned k,
-                          struct buf **out, unsigned n, bool *stolen)
+static unsigned find_idle(bufpool_t *pool, struct cache *c, unsigned here,
+                          unsigned k, struct buf **out, unsigned n,
+                          bool *stolen)
 {
-	struct depot *depot = &pool->depot[k];
-	unsigned shard = c != NULL ? c->shard : 0;
+	const uint8_t *near = pool->near + here * pool->places;
 	unsigned looks = 0;
 	uint64_t stamp;
 	bool moving;
@@ -300,21 +437,17 @@ static unsigned find_idle(bufpool_t *pool, struct cache *c, unsigned k,
 	do {
 		unsigned got = 0;
 
-		stamp = bp_depot_stamp(depot) + bp_cache_stamp(pool, k);
+		stamp = stamp_of(pool, k);
 		moving = bp_cache_moving(pool, c);
 		ck_pr_fence_load(); /* these before what they guard */
-		if (!bp_depot_is_empty(depot)) {
-			move_begin(c);
-			got = bp_depot_take(depot, shard, out, n);
-		}
-		*stolen = got == 0;
-		if (got == 0)
-			got = bp_cache_steal(pool, c, k, out, n);
+		for (unsigned i = 0; i < pool->places && got == 0; i++)
+			got = take_at(pool, c, near[i], k, out, i == 0 ? n : 1,
+			              stolen);
 		if (got > 0)
 			return got;
 		ck_pr_fence_load();
 		moving = moving || bp_cache_moving(pool, c);
-	} while (stamp != bp_depot_stamp(depot) + bp_cache_stamp(pool, k) ||
+	} while (stamp != stamp_of(pool, k) ||
 	         (moving && looks++ < LOOK_AGAIN));
 	return 0;
 }
@@ -332,11 +465,15 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 	struct buf *got[MAGAZINE_SLOTS + 1];
 	struct magazine *m;
 	bool stolen;
-	unsigned n = find_idle(pool, c, k, got, batch, &stolen);
+	unsigned here = c != NULL ? c->place : place_here(pool);
+	unsigned n = find_idle(pool, c, here, k, got, batch, &stolen);
+	bool remote = n > 0 && place_of(pool, got[0], k) != here;
 
 	if (c == NULL) {
 		if (n == 0)
 			return NULL;
+		if (remote)
+			ck_pr_inc_64(&pool->counts[k].remote_hits);
 		ck_pr_inc_64(stolen ? &pool->counts[k].stolen
 		                    : &pool->counts[k].depot_hits);
 		if (!stolen)
@@ -350,6 +487,8 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 			bp_gauge_add(&pool->bufs, n);
 		m = &c->magazine[k];
 		owner_count(stolen ? &m->stolen : &m->depot_hits);
+		if (remote)
+			owner_count(&m->remote_hits);
 		bp_magazine_make_room(m, pool->depth[k]);
 		for (unsigned i = n - 1; i > 0; i--)
 			magazine_put(c, m, got[i]);
@@ -392,8 +531,13 @@ struct buf *bp_take(bufpool_t *pool, unsigned k, size_t len)
 	if (pool->total[k] == 0)
 		return NULL;
 	c = bp_cache_find(pool);
-	if (c != NULL)
+	if (c != NULL) {
+		unsigned here = place_here(pool);
+
+		if (CK_CC_UNLIKELY(here != c->place))
+			bp_cache_move(c, here);
 		d = take_cached(c, k);
+	}
 	if (d == NULL)
 		d = take_shared(pool, c, k);
 	errno = saved;
@@ -543,7 +687,9 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
 static void give_one(bufpool_t *pool, struct waitq *q, unsigned shard,
                      unsigned k, struct buf *d)
 {
-	if (bp_depot_give(&pool->depot[k], shard, &d, 1))
+	struct depot *depot = pool_depot(pool, place_of(pool, d, k), k);
+
+	if (bp_depot_give(depot, shard, &d, 1))
 		waitq_given(q, k, 1);
 	else
 		bp_pool_settle(pool, 1);
@@ -551,7 +697,8 @@ static void give_one(bufpool_t *pool, struct waitq *q, unsigned shard,
 
 /*
  * The magazine may be full: see what thieves have left, else send half of it
- * to the depot.  The pool stays as long as we have d.
+ * to the depot.  What belongs to another place goes there at once.  The pool
+ * stays as long as we have d.
  */
 void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 {
@@ -559,7 +706,7 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 	struct magazine *m = &c->magazine[k];
 	unsigned depth = pool->depth[k];
 
-	if (depth == 0) {
+	if (depth == 0 || place_of(pool, d, k) != c->place) {
 		bp_cache_charge(pool, c, -1);
 		give_one(pool, c->waitq, c->shard, k, d);
 		return;
@@ -587,7 +734,7 @@ void bp_return_slow(struct buf *d, unsigned k)
 		owner_set(&c->asked, c->asked - d->asked);
 		if (!cache_is_charged(c, c->asked))
 			bp_cache_charge(pool, c, 0);
-		if (!magazine_put(c, m, d))
+		if (place_of(pool, d, k) != c->place || !magazine_put(c, m, d))
 			bp_return_full(c, d, k);
 		return;
 	}

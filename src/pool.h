@@ -24,12 +24,14 @@
 #include <ck_cc.h>
 #include <ck_md.h>
 #include <ck_pr.h>
+#include <sched.h>
 #include <stdbool.h>
 
 #include "class-table.h"
 #include "depot.h"
 
 struct cache;
+struct region;
 
 #define PAGE 4096 /* what payloads are aligned to at least */
 
@@ -84,6 +86,7 @@ static inline void buf_set_state(struct buf *d, uint32_t state)
 struct shared_counts {
 	uint64_t depot_hits;
 	uint64_t stolen;
+	uint64_t remote_hits;
 	uint64_t returns;
 };
 
@@ -114,10 +117,21 @@ struct bufpool {
 	bool fenced;                     /* no membarrier: see cache.h */
 	uint32_t total[BUFPOOL_CLASSES]; /* buffers */
 	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
-	void *region[BUFPOOL_CLASSES];   /* the payloads */
-	size_t meta_len;                 /* of the mapping this lies in */
-	struct waitq *waitq;             /* see wait.h */
-	struct bufpool **registered;     /* see fork.c */
+	unsigned flags;
+	unsigned places; /* see place.h; more than one under LOCAL only */
+	unsigned cpus;   /* entries of place_of_cpu */
+	uint8_t *place_of_cpu;
+	uint8_t *near;          /* places times places */
+	struct buf *descriptor; /* all; by class, then by place */
+	uint32_t *link;         /* the depots' */
+	unsigned regions;
+	struct region *region; /* where the payloads lie */
+	void *(*attach)(void *arg, const bufpool_region_t *region);
+	void (*detach)(void *arg, const bufpool_region_t *region, void *cookie);
+	void *attach_arg;
+	size_t meta_len;             /* of the mapping this lies in */
+	struct waitq *waitq;         /* see wait.h */
+	struct bufpool **registered; /* see fork.c */
 
 	/* Written when a thread first comes. */
 	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
@@ -136,8 +150,44 @@ struct bufpool {
 	struct shared_counts counts[BUFPOOL_CLASSES];
 	struct heap heap;
 
-	struct depot depot[BUFPOOL_CLASSES];
+	struct depot depot[]; /* places times BUFPOOL_CLASSES */
 };
+
+static inline struct depot *pool_depot(bufpool_t *pool, unsigned place,
+                                       unsigned k)
+{
+	return &pool->depot[place * BUFPOOL_CLASSES + k];
+}
+
+/* The place that the calling thread is at, for the moment. */
+static inline unsigned place_here(const bufpool_t *pool)
+{
+	unsigned cpu;
+
+	if (CK_CC_LIKELY(pool->places == 1))
+		return 0;
+	/* No system call: glibc asks its rseq area, or the vdso.  (-1 if it
+	   does not know, and CPUs that came later, count as at the first.) */
+	cpu = (unsigned) sched_getcpu();
+	return cpu < pool->cpus ? pool->place_of_cpu[cpu] : 0;
+}
+
+/* The place that a buffer of class k belongs to. */
+static inline unsigned place_of(bufpool_t *pool, const struct buf *d,
+                                unsigned k)
+{
+	unsigned place = 0;
+
+	while (place + 1 < pool->places) {
+		const struct depot *depot = pool_depot(pool, place, k);
+
+		if ((uintptr_t) d - (uintptr_t) depot->bufs <
+		    depot->total * sizeof(*d))
+			break;
+		place++;
+	}
+	return place;
+}
 
 /* The class that serves size, or BUFPOOL_CLASSES. */
 static inline unsigned bp_class_of(size_t size)
@@ -178,15 +228,14 @@ struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
 /* n buffers, or destroy itself, are done with a pool; the last one frees it. */
 void bp_pool_settle(bufpool_t *pool, uint64_t n);
 
-/* region.c: zeroed, populated memory, aligned to a power of two; or NULL. */
-void *bp_region_map(size_t len, size_t alignment);
-void bp_region_unmap(void *base, size_t len);
-
 /*
- * The same for what the library keeps for itself.  Not from malloc: a thread
- * that is stopped inside of that can hold up others, and a thread's first
- * return to a pool makes its cache.
+ * region.c: memory for what the library keeps for itself, zeroed and populated;
+ * or NULL.  Not from malloc: a thread that is stopped inside of that can hold
+ * up others, and a thread's first return to a pool makes its cache.  Guarded is
+ * what overruns shall not reach.
  */
+void *bp_guarded_map(size_t len);
+void bp_guarded_unmap(void *base, size_t len);
 void *bp_map(size_t len);
 void bp_unmap(void *p, size_t len);
 

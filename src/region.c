@@ -1,10 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* region.c - the memory that buffers lie in */
-#include "pool.h"
+/* region.c - map memory, place it, populate it */
+#include "region.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#define HUGE_PAGE ((size_t) 2 * 1024 * 1024)
+#define MAP_HUGE_PAGE (MAP_HUGETLB | 21 << 26) /* 2^21, see mmap(2) */
+
+static size_t page_size(void)
+{
+	return (size_t) sysconf(_SC_PAGESIZE);
+}
+
+static size_t round_up(size_t n, size_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+/* ------------------------------------------------------------- populating */
 
 /* Make every page present now, so that no use of a buffer faults later. */
 static bool populate(char *base, size_t len)
@@ -26,55 +43,126 @@ static bool populate(char *base, size_t len)
 	return true;
 }
 
-static size_t page_size(void)
+/* The figure in kB that follows a name in a file of /proc; -1 if none does. */
+static int64_t proc_kb(FILE *file, const char *name)
 {
-	return (size_t) sysconf(_SC_PAGESIZE);
-}
+	char line[256];
+	int64_t kb;
 
-static size_t round_up(size_t n, size_t unit)
-{
-	return (n + unit - 1) / unit * unit;
+	while (fgets(line, sizeof(line), file) != NULL)
+		if (strncmp(line, name, strlen(name)) == 0 &&
+		    sscanf(line + strlen(name), " %" SCNd64, &kb) == 1)
+			return kb;
+	return -1;
 }
 
 /*
- * A page without access lies on either side, so that an overrun of the last
- * buffer stops the program instead of reaching what the kernel put next, which
- * may well be the descriptors of a pool.
+ * Whether the system has that much memory to give.  It would not refuse: it
+ * overcommits, and kills some process when it comes to populating.  Little is
+ * not asked for, as to ask costs more than to take it.
  */
-void *bp_region_map(size_t len, size_t alignment)
+static bool is_available(size_t len)
+{
+	const size_t little = (size_t) 16 * 1024 * 1024;
+	FILE *file;
+	int64_t kb;
+
+	if (len < little)
+		return true;
+	file = fopen("/proc/meminfo", "re");
+	if (file == NULL)
+		return true;
+	kb = proc_kb(file, "MemAvailable:");
+	fclose(file);
+	return kb < 0 || len / 1024 < (uint64_t) kb;
+}
+
+/* What is placed before it is looked at. */
+#define CHUNK HUGE_PAGE
+
+/*
+ * Populate at a place, a little at a time: prefer the place, which never fails
+ * for want of memory there, see where the pages have come from, bring strays
+ * home.  (To bind memory strictly and then touch it is no way to ask whether a
+ * node can hold it: the kernel answers by killing the largest process.)
+ * Returns 0 if all is at home, EXDEV if it need not be and is not.
+ */
+static int populate_at(char *base, size_t len, const struct places *places,
+                       unsigned place)
+{
+	int error = bp_place_prefer(places, place, base, len);
+
+	for (size_t at = 0; at < len; at += CHUNK) {
+		size_t n = len - at < CHUNK ? len - at : CHUNK;
+
+		if (error != 0 && places->strict)
+			return error;
+		if (!populate(base + at, n))
+			return ENOMEM;
+		if (error == 0)
+			error = bp_place_check(places, place, base + at, n);
+		if (error == EXDEV)
+			error = bp_place_bring_home(places, place, base + at,
+			                            n);
+	}
+	if (error != 0 && !places->strict)
+		error = EXDEV;
+	return error;
+}
+
+/* ---------------------------------------------------------------- mapping */
+
+/*
+ * Address space, aligned, with a page that nobody can access on either side:
+ * an overrun of the last buffer stops the program there, instead of reaching
+ * what the kernel put next, which may well be the descriptors of a pool.
+ */
+static char *reserve(size_t len, size_t alignment)
 {
 	size_t guard = page_size();
-	size_t body = round_up(len, guard);
-	size_t room = guard + alignment + body + guard;
+	size_t room = round_up(guard + alignment + len + guard, guard);
 	char *base, *aligned, *end;
 
-	if (room < len) {
-		errno = ENOMEM;
+	if (room < len)
 		return NULL;
-	}
 	base = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (base == MAP_FAILED)
 		return NULL;
 	aligned = base + guard;
 	aligned += -(uintptr_t) aligned & (alignment - 1);
-	end = aligned + body + guard;
+	end = aligned + len + guard;
 	if (aligned - guard > base)
 		munmap(base, (size_t) (aligned - guard - base));
-	if (base + round_up(room, guard) > end)
-		munmap(end, (size_t) (base + round_up(room, guard) - end));
-	if (mprotect(aligned, body, PROT_READ | PROT_WRITE) != 0 ||
-	    !populate(aligned, body)) {
-		bp_region_unmap(aligned, len);
-		return NULL;
-	}
+	if (base + room > end)
+		munmap(end, (size_t) (base + room - end));
 	return aligned;
 }
 
-void bp_region_unmap(void *base, size_t len)
+static void release(void *base, size_t len)
 {
 	size_t guard = page_size();
 
-	munmap((char *) base - guard, guard + round_up(len, guard) + guard);
+	munmap((char *) base - guard, guard + len + guard);
+}
+
+void *bp_guarded_map(size_t len)
+{
+	size_t body = round_up(len, page_size());
+	char *base = reserve(body, page_size());
+
+	if (base == NULL)
+		return NULL;
+	if (mprotect(base, body, PROT_READ | PROT_WRITE) != 0 ||
+	    !populate(base, body)) {
+		release(base, body);
+		return NULL;
+	}
+	return base;
+}
+
+void bp_guarded_unmap(void *base, size_t len)
+{
+	release(base, round_up(len, page_size()));
 }
 
 void *bp_map(size_t len)
@@ -90,33 +178,232 @@ void bp_unmap(void *p, size_t len)
 	munmap(p, len);
 }
 
-/* ------------------------------------------------- not in this version */
+/* ---------------------------------------------------------------- regions */
 
-size_t bufpool_trim(bufpool_t *pool)
+/* What pages to try. */
+enum pages {
+	PAGES_SMALL,
+	PAGES_TRANSPARENT, /* huge if the kernel can */
+	PAGES_HUGETLB      /* huge, from those that were reserved */
+};
+
+/* Whether all of a mapping came to be on huge pages; looks up what the kernel
+   says of it. */
+static bool is_huge(const void *base, size_t len)
 {
-	(void) pool;
-	errno = ENOSYS;
+	FILE *file = fopen("/proc/self/smaps", "re");
+	uintptr_t from = (uintptr_t) base, start, end;
+	char line[256];
+	int64_t kb = 0;
+
+	if (file == NULL)
+		return false;
+	while (fgets(line, sizeof(line), file) != NULL)
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) ==
+		            2 &&
+		    start <= from && from < end) {
+			kb = proc_kb(file, "AnonHugePages:");
+			break;
+		}
+	fclose(file);
+	return kb >= 0 && (uint64_t) kb * 1024 >= len;
+}
+
+static void advise(const struct region *r, unsigned flags)
+{
+	if ((flags & BUFPOOL_DONTDUMP) != 0)
+		madvise(r->pub.base, r->mapped, MADV_DONTDUMP);
+	if ((flags & BUFPOOL_DONTFORK) != 0)
+		madvise(r->pub.base, r->mapped, MADV_DONTFORK);
+}
+
+static bool back(const struct region *r, enum pages pages)
+{
+	if (pages == PAGES_HUGETLB)
+		return mmap(r->pub.base, r->mapped, PROT_READ | PROT_WRITE,
+		            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED |
+		                    MAP_HUGE_PAGE,
+		            -1, 0) != MAP_FAILED;
+	if (!is_available(r->mapped) ||
+	    mprotect(r->pub.base, r->mapped, PROT_READ | PROT_WRITE) != 0)
+		return false;
+	if (pages == PAGES_TRANSPARENT)
+		madvise(r->pub.base, r->mapped, MADV_HUGEPAGE);
+	return true;
+}
+
+/* Put memory where the place wants it. */
+static int fill(struct region *r, const struct places *places, unsigned place)
+{
+	int error = 0;
+
+	if (places->topology != NULL)
+		error = populate_at(r->pub.base, r->mapped, places, place);
+	else if (!populate(r->pub.base, r->mapped))
+		error = ENOMEM;
+	else
+		bp_node_keep(r->pub.base, r->mapped);
+	if (places->topology != NULL && error == 0)
+		r->pub.numa_node = bp_place_node(places, place);
+	if (r->pub.numa_node < 0)
+		r->pub.numa_node = NODE_ASK;
+	return error == EXDEV ? 0 : error;
+}
+
+static int try_pages(struct region *r, size_t alignment, enum pages pages,
+                     const struct places *places, unsigned place,
+                     unsigned flags)
+{
+	int error = ENOMEM;
+
+	r->pub.numa_node = NODE_ASK;
+	r->pub.base = reserve(r->mapped, alignment);
+	if (r->pub.base == NULL)
+		return ENOMEM;
+	if (back(r, pages)) {
+		/* Before there is anything to keep secret. */
+		advise(r, flags);
+		error = fill(r, places, place);
+	}
+	if (error == 0 && (flags & BUFPOOL_LOCKED) != 0 &&
+	    mlock(r->pub.base, r->mapped) != 0)
+		error = errno == EPERM ? EPERM : ENOMEM;
+	if (error != 0) {
+		release(r->pub.base, r->mapped);
+		r->pub.base = NULL;
+		return error;
+	}
+	r->keep = pages == PAGES_HUGETLB;
+	if (pages == PAGES_HUGETLB ||
+	    (pages == PAGES_TRANSPARENT && is_huge(r->pub.base, r->mapped)))
+		r->pub.page_size = HUGE_PAGE;
+	else
+		r->pub.page_size = page_size();
 	return 0;
+}
+
+int bp_region_create(struct region *r, size_t len, size_t alignment,
+                     const struct places *places, unsigned place,
+                     unsigned flags)
+{
+	if (len > PTRDIFF_MAX)
+		return ENOMEM;
+	r->pub.len = len;
+	if ((flags & BUFPOOL_HUGEPAGES) != 0) {
+		r->mapped = round_up(len, HUGE_PAGE);
+		if (try_pages(r, HUGE_PAGE, PAGES_HUGETLB, places, place,
+		              flags) == 0)
+			return 0;
+		return try_pages(r, HUGE_PAGE, PAGES_TRANSPARENT, places, place,
+		                 flags);
+	}
+	r->mapped = round_up(len, page_size());
+	return try_pages(r, alignment, PAGES_SMALL, places, place, flags);
+}
+
+void bp_region_destroy(struct region *r)
+{
+	release(r->pub.base, r->mapped);
+}
+
+bool bp_region_renew(struct region *r, unsigned flags)
+{
+	void *base =
+		mmap(r->pub.base, r->mapped, PROT_READ | PROT_WRITE,
+	             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (base == MAP_FAILED)
+		return false;
+	r->keep = false;
+	r->pub.page_size = page_size();
+	r->pub.numa_node = NODE_ASK;
+	advise(r, flags);
+	return true;
+}
+
+/* ---------------------------------------------- while the pool is in use */
+
+bool bp_region_drop(void *base, size_t len)
+{
+	return madvise(base, len, MADV_DONTNEED) == 0;
+}
+
+void bp_region_refill(void *base, size_t len)
+{
+	/* If it fails, the owner's first touch will tell. */
+	populate(base, len);
+}
+
+bufpool_region_t bp_region_describe(struct region *r)
+{
+	bufpool_region_t out = r->pub;
+
+	out.numa_node = ck_pr_load_int(&r->pub.numa_node);
+	if (out.numa_node == NODE_ASK)
+		out.numa_node = bp_node_of(out.base, out.len);
+	return out;
 }
 
 size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out, size_t max)
 {
-	(void) pool, (void) out, (void) max;
-	errno = ENOSYS;
-	return 0;
+	if (pool == NULL || (out == NULL && max > 0)) {
+		errno = EINVAL;
+		return 0;
+	}
+	for (size_t i = 0; i < max && i < pool->regions; i++)
+		out[i] = bp_region_describe(&pool->region[i]);
+	return pool->regions;
+}
+
+/* The region that a buffer lies in; NULL if it is from the heap. */
+static struct region *region_of(const char *call, const bufpool_buf_t *buf)
+{
+	const struct buf *d = (const struct buf *) buf;
+	unsigned k;
+
+	if ((uintptr_t) d % sizeof(*d) != 0 ||
+	    (buf_state(d) & ~0xffu) != STATE_OUT)
+		bp_misuse_handle(call, d);
+	k = buf_state(d) - STATE_OUT;
+	if (k >= BUFPOOL_CLASSES)
+		return NULL;
+	return pool_depot(d->pool, place_of(d->pool, d, k), k)->region;
 }
 
 int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
                        size_t *offset)
 {
-	(void) buf, (void) index, (void) offset;
-	errno = ENOSYS;
-	return -1;
+	struct region *r;
+
+	if (buf == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	r = region_of("bufpool_buf_region", buf);
+	if (r == NULL) {
+		errno = ENOENT;
+		return -1;
+	}
+	if (index != NULL)
+		*index = r->pub.index;
+	if (offset != NULL)
+		*offset = (size_t) ((char *) buf->data - (char *) r->pub.base);
+	return 0;
 }
 
 int bufpool_buf_node(const bufpool_buf_t *buf)
 {
-	(void) buf;
-	errno = ENOSYS;
-	return -1;
+	int saved = errno, node;
+	struct region *r;
+
+	if (buf == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	r = region_of("bufpool_buf_node", buf);
+	node = r != NULL ? ck_pr_load_int(&r->pub.numa_node) : NODE_ASK;
+	if (node == NODE_ASK)
+		node = bp_node_of(buf->data, buf->capacity);
+	errno = saved;
+	return node;
 }

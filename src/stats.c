@@ -38,12 +38,14 @@ static void class_stats(const bufpool_t *pool, unsigned k,
 	out->total = pool->total[k];
 	out->depot_hits = ck_pr_load_64(&shared->depot_hits);
 	out->stolen = ck_pr_load_64(&shared->stolen);
+	out->remote_hits = ck_pr_load_64(&shared->remote_hits);
 	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next) {
 		const struct magazine *m = &c->magazine[k];
 
 		out->cache_hits += ck_pr_load_64(&m->hits);
 		out->depot_hits += ck_pr_load_64(&m->depot_hits);
 		out->stolen += ck_pr_load_64(&m->stolen);
+		out->remote_hits += ck_pr_load_64(&m->remote_hits);
 		out->cached += bp_magazine_count(m);
 	}
 	out->heap_fallbacks = ck_pr_load_64(&pool->heap.served[k]);

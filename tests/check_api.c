@@ -261,51 +261,9 @@ static void last_count(bufpool_config_t *config)
 	config->count[BUFPOOL_CLASSES - 1] = SIZE_MAX;
 }
 
-static void numa_local(bufpool_config_t *config)
+static void node_below(bufpool_config_t *config)
 {
-	config->numa_node = BUFPOOL_NUMA_LOCAL;
-}
-
-static void numa_node(bufpool_config_t *config)
-{
-	config->numa_node = 0;
-}
-
-static void numa_strict(bufpool_config_t *config)
-{
-	config->flags = BUFPOOL_NUMA_STRICT;
-}
-
-static void huge_pages(bufpool_config_t *config)
-{
-	config->flags = BUFPOOL_HUGEPAGES;
-}
-
-static void locked(bufpool_config_t *config)
-{
-	config->flags = BUFPOOL_LOCKED;
-}
-
-static void dont_dump(bufpool_config_t *config)
-{
-	config->flags = BUFPOOL_DONTDUMP;
-}
-
-static void dont_fork(bufpool_config_t *config)
-{
-	config->flags = BUFPOOL_DONTFORK;
-}
-
-static void *attach_nothing(void *arg, const bufpool_region_t *region)
-{
-	(void) arg;
-	(void) region;
-	return NULL;
-}
-
-static void attach(bufpool_config_t *config)
-{
-	config->region_attach = attach_nothing;
+	config->numa_node = BUFPOOL_NUMA_LOCAL - 1;
 }
 
 static const struct {
@@ -317,11 +275,7 @@ static const struct {
 	{top_flag, EINVAL},        {wipe_above, EINVAL},
 	{wipe_below, EINVAL},      {exhausted_above, EINVAL},
 	{exhausted_below, EINVAL}, {first_count, EINVAL},
-	{last_count, EINVAL},      {numa_local, ENOSYS},
-	{numa_node, ENOSYS},       {numa_strict, ENOSYS},
-	{huge_pages, ENOSYS},      {locked, ENOSYS},
-	{dont_dump, ENOSYS},       {dont_fork, ENOSYS},
-	{attach, ENOSYS},
+	{last_count, EINVAL},      {node_below, EINVAL},
 };
 
 START_TEST(bad_config_is_refused)
@@ -858,25 +812,6 @@ END_TEST
 
 /* ---------------------------------------------------------------- the rest */
 
-START_TEST(not_in_this_version)
-{
-	bufpool_t *pool = class_pool(BUFPOOL_CLASS_4K, 1);
-	bufpool_buf_t *buf = bufpool_checkout(pool, 1);
-	bufpool_region_t region;
-	unsigned index;
-	size_t offset;
-
-	REFUSED(bufpool_trim(pool) == 0, ENOSYS);
-	REFUSED(bufpool_regions(pool, &region, 1) == 0, ENOSYS);
-	REFUSED(bufpool_buf_region(buf, &index, &offset) == -1, ENOSYS);
-	REFUSED(bufpool_buf_node(buf) == -1, ENOSYS);
-	/* freeze did not take it. */
-	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
-}
-END_TEST
-
 START_TEST(versions_agree)
 {
 	unsigned major, minor, patch;
@@ -943,7 +878,6 @@ static Suite *api_suite(void)
 	tcase_add_loop_test(tcase, checkout_by_class, 0, BUFPOOL_CLASSES);
 
 	tcase = add_case(suite, "rest", 10);
-	tcase_add_test(tcase, not_in_this_version);
 	tcase_add_test(tcase, versions_agree);
 	return suite;
 }

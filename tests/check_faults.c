@@ -105,14 +105,16 @@ int __wrap_pthread_setspecific(pthread_key_t key, const void *value)
 	return refused() ? ENOMEM : __real_pthread_setspecific(key, value);
 }
 
-/* The library has one system call without a function: membarrier(). */
-long __real_syscall(long number, int command, int flags, int cpu);
-long __wrap_syscall(long number, int command, int flags, int cpu);
-long __wrap_syscall(long number, int command, int flags, int cpu)
+/* System calls that have no function. */
+long __real_syscall(long number, long a, long b, long c, long d, long e,
+                    long f);
+long __wrap_syscall(long number, long a, long b, long c, long d, long e,
+                    long f);
+long __wrap_syscall(long number, long a, long b, long c, long d, long e,
+                    long f)
 {
-	must(number == SYS_membarrier);
-	if (!membarrier_refused)
-		return __real_syscall(number, command, flags, cpu);
+	if (number != SYS_membarrier || !membarrier_refused)
+		return __real_syscall(number, a, b, c, d, e, f);
 	errno = ENOSYS;
 	return -1;
 }

@@ -59,8 +59,9 @@ cflags=$($PKG_CONFIG --cflags bufpool)
 {
 	$CC $flags $cflags "$tmp/user.c" -o "$tmp/shared" \
 		$($PKG_CONFIG --libs bufpool)
-	$CC $flags $cflags "$tmp/user.c" -o "$tmp/static" -Wl,-Bstatic \
-		$($PKG_CONFIG --libs --static bufpool) -Wl,-Bdynamic
+	$CC $flags $cflags "$tmp/user.c" -o "$tmp/static" \
+		$($PKG_CONFIG --libs --static bufpool |
+			sed 's/-lbufpool/-l:libbufpool.a/')
 	$CXX $cxxflags $cflags "$tmp/user.cc" -o "$tmp/cxx" \
 		$($PKG_CONFIG --libs bufpool)
 }
@@ -82,7 +83,7 @@ $NM -D --defined-only "$lib"/libbufpool*.so | sed -n 's/@.*//; s/.* [TDBR] //p' 
 	sed -n 's/^[0-9a-f]* [A-Z] //p' | grep -Ev '^(bufpool|bp)_' ||
 	fail 'the static library has names of others'
 find "$tmp/root" -name '*.h' -exec cat {} + | tr '\n' ' ' | sed 's,/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/,,g' |
-	grep -Eo '\bbufpool_[a-z0-9_]+\([a-z ]*(void|bufpool|struct|FILE|const)' |
+	grep -Eo '\bbufpool_[a-z0-9_]+\([a-z ]*(void|bufpool|hwloc|struct|FILE|const)' |
 	sed 's/(.*//' | LC_ALL=C sort -u >"$tmp/promised"
 [ "$(wc -l <"$tmp/promised")" -ge 25 ] || fail "header: $(cat "$tmp/promised")"
 diff "$tmp/promised" "$tmp/exported" || fail 'the header and the library differ'

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * region.h - the memory that buffers lie in
+ *
+ * A region holds the payloads of one class at one place: mapped, placed and
+ * populated when its pool is created, so that no use of a buffer faults.
+ */
+#ifndef REGION_H
+#define REGION_H
+
+#include "place.h"
+
+struct region {
+	/* As bufpool_regions() shows it; numa_node where that is known for
+	   sure, else NODE_ASK. */
+	bufpool_region_t pub;
+	size_t mapped; /* bytes, with what rounds len up to pages */
+	bool keep;     /* its pages might not be had again */
+	bool attached; /* region_attach has seen it, region_detach has not */
+};
+
+#define NODE_ASK (-2) /* look where the pages are */
+
+/*
+ * Map, place and populate len bytes that are aligned to a power of two; the
+ * rest of pub but base and page_size is the caller's.  Returns 0, or the errno
+ * that create fails with, and then there is no region.
+ */
+int bp_region_create(struct region *r, size_t len, size_t alignment,
+                     const struct places *places, unsigned place,
+                     unsigned flags);
+void bp_region_destroy(struct region *r);
+
+/*
+ * In a child whose parent kept the memory from it (BUFPOOL_DONTFORK): map new
+ * memory, zeroed, where the old was.  False if it cannot be had.
+ */
+bool bp_region_renew(struct region *r, unsigned flags);
+
+/* Have the pages of an idle buffer taken away, or put back, zeroed. */
+bool bp_region_drop(void *base, size_t len);
+void bp_region_refill(void *base, size_t len);
+
+/* What bufpool_regions() shows. */
+bufpool_region_t bp_region_describe(struct region *r);
+
+#endif
