@@ -207,6 +207,9 @@ void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
 unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 {
 	struct buf *bufs[MAGAZINE_SLOTS];
+	/* A put of buffers that are being moved may have led here: their move
+	   is not over yet. */
+	bool inner = c->moving != 0;
 	bufpool_t *pool;
 	unsigned got;
 
@@ -222,7 +225,8 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 		else
 			bp_pool_settle(pool, got);
 	}
-	move_end(c);
+	if (!inner)
+		move_end(c);
 	return got;
 }
 
@@ -272,9 +276,12 @@ void bp_cache_put_alarm(struct cache *c, struct magazine *m)
 		settle_all(m);
 		return;
 	}
-	/* Who waits finds it in the depot, without having to steal. */
-	if (ck_pr_load_32(&c->waitq->class[k].waiters) != 0)
-		bp_cache_spill(c, k, 1);
+	/* Who waits finds it in the depot, without having to steal.  All that
+	   is here goes: of what a spill had in its hands some may have come
+	   back, and who looked meanwhile sleeps. */
+	while (ck_pr_load_32(&c->waitq->class[k].waiters) != 0 &&
+	       bp_cache_spill(c, k, MAGAZINE_SLOTS) > 0)
+		;
 	if (bp_waitq_any(c->waitq))
 		return;
 	/* Nobody waits any more.  Who comes now counts itself first, then sets

@@ -97,14 +97,20 @@ static bool is_over(const struct timespec *deadline)
  * If the fences of the owners cannot be had any more (see thief_fence()), a put
  * can go unseen: then sleep no longer than this.
  */
-static const struct timespec nap = { 0, 1000000 };
+static void sleep_a_moment(uint32_t *seq, uint32_t was)
+{
+	const struct timespec moment = { 0, 1000000 };
+	struct timespec end = now_plus(&moment);
+
+	sleep_until(seq, was, &end);
+}
 
 struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
                     const struct timespec *timeout)
 {
 	struct waitq *q = pool->waitq;
 	uint32_t *seq = &q->class[k].seq;
-	struct timespec until, soon, *deadline = NULL;
+	struct timespec until, *deadline = NULL;
 	struct buf *d;
 	bool heard, over = false;
 
@@ -123,8 +129,10 @@ struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
 		d = bp_take(pool, k, len);
 		if (d != NULL || over)
 			break;
-		soon = now_plus(&nap);
-		sleep_until(seq, was, heard ? deadline : &soon);
+		if (heard)
+			sleep_until(seq, was, deadline);
+		else
+			sleep_a_moment(seq, was);
 		over = is_over(deadline); /* look once more, though */
 	}
 	ck_pr_dec_32(&q->class[k].waiters);
