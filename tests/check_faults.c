@@ -8,13 +8,17 @@
  */
 #include "common.h"
 
+#include <linux/futex.h>
+#include <stdarg.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 
 /* ------------------------------------------------------------- the system */
 
 static __thread long allocations = -1; /* that still work; -1: all do */
 static __thread int madvise_error;     /* what madvise() fails with */
-static bool membarrier_refused;
+static bool membarrier_refused, futex_refused;
+static atomic_long futex_waits, futex_wakes; /* calls */
 static long live;     /* allocations not freed, and */
 static size_t mapped; /* bytes not unmapped; meaningful with one thread */
 
@@ -105,18 +109,31 @@ int __wrap_pthread_setspecific(pthread_key_t key, const void *value)
 	return refused() ? ENOMEM : __real_pthread_setspecific(key, value);
 }
 
-/* System calls that have no function. */
-long __real_syscall(long number, long a, long b, long c, long d, long e,
-                    long f);
-long __wrap_syscall(long number, long a, long b, long c, long d, long e,
-                    long f);
-long __wrap_syscall(long number, long a, long b, long c, long d, long e,
-                    long f)
+/* Those without a function. */
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+long __wrap_syscall(long number, ...)
 {
-	if (number != SYS_membarrier || !membarrier_refused)
-		return __real_syscall(number, a, b, c, d, e, f);
-	errno = ENOSYS;
-	return -1;
+	long args[6];
+	va_list list;
+
+	/* All that there can be, as the C library does. */
+	va_start(list, number);
+	for (size_t i = 0; i < ARRAY_SIZE(args); i++)
+		args[i] = va_arg(list, long);
+	va_end(list);
+	if (number == SYS_futex) {
+		bool wakes = ((int) args[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
+
+		atomic_fetch_add(wakes ? &futex_wakes : &futex_waits, 1);
+	}
+	if ((number == SYS_futex && futex_refused) ||
+	    (number == SYS_membarrier && membarrier_refused)) {
+		errno = ENOSYS;
+		return -1;
+	}
+	return __real_syscall(number, args[0], args[1], args[2], args[3],
+	                      args[4], args[5]);
 }
 
 /* ----------------------------------------------------------------- helpers */
@@ -339,6 +356,83 @@ START_TEST(membarrier_ends)
 }
 END_TEST
 
+/* ----------------------------------------------------------------- waiting */
+
+static void *wait_for_one(void *arg)
+{
+	const struct timespec patience = {10, 0};
+	bufpool_buf_t *buf = bufpool_checkout_wait(arg, 1, &patience);
+
+	must(buf);
+	bufpool_return(buf);
+	return NULL;
+}
+
+struct family {
+	bufpool_t *pool;
+	bufpool_buf_t *buf; /* the only one */
+};
+
+/* They sleep in the parent: nobody here is to be woken. */
+static void return_in_the_child(void *arg)
+{
+	struct family *family = arg;
+
+	futex_wakes = 0;
+	for (int i = 0; i < 3; i++) {
+		bufpool_return(family->buf);
+		bufpool_thread_flush(NULL);
+		must(futex_wakes == 0);
+		family->buf = bufpool_try_checkout(family->pool, 1);
+		must(family->buf);
+	}
+}
+
+/* The loop index is the depth of the caches. */
+START_TEST(waiters_stay_in_the_parent)
+{
+	struct family family = {.pool = pool_of(1, (size_t) _i)};
+	pthread_t threads[3];
+	char text[4096];
+	int status;
+
+	family.buf = bufpool_checkout(family.pool, 1);
+	futex_waits = futex_wakes = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		threads[i] = start_thread(wait_for_one, family.pool);
+	while (futex_waits < (long) ARRAY_SIZE(threads))
+		usleep(1000);
+	status = run_child(return_in_the_child, &family, text, sizeof(text));
+	ck_assert_msg(status == 0, "wait status %#x: %s", (unsigned) status,
+	              text);
+	bufpool_return(family.buf);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		join_thread(threads[i]);
+	ck_assert_int_gt(futex_wakes, 0);
+	must_be_whole(family.pool);
+	bufpool_destroy(family.pool);
+}
+END_TEST
+
+/* Who cannot sleep looks again and again: it works, and ends in time. */
+START_TEST(futex_refused_all_the_same)
+{
+	const struct timespec moment = {0, 20000000};
+	bufpool_t *pool = pool_of(1, (size_t) _i);
+	bufpool_buf_t *buf = bufpool_checkout(pool, 1);
+	pthread_t thread;
+
+	futex_refused = true;
+	must(!bufpool_checkout_wait(pool, 1, &moment) && errno == ETIMEDOUT);
+	thread = start_thread(wait_for_one, pool);
+	usleep(20000);
+	KEEPS_ERRNO(bufpool_return(buf));
+	join_thread(thread);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("faults");
@@ -351,5 +445,8 @@ int main(void)
 	tc = add_case(suite, "membarrier", 10);
 	tcase_add_test(tc, no_membarrier);
 	tcase_add_test(tc, membarrier_ends);
+	tc = add_case(suite, "waiting", 20);
+	tcase_add_loop_test(tc, waiters_stay_in_the_parent, 0, 2);
+	tcase_add_loop_test(tc, futex_refused_all_the_same, 0, 2);
 	return run_suite(suite);
 }

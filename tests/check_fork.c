@@ -388,6 +388,68 @@ START_TEST(what_others_cached_comes_back)
 }
 END_TEST
 
+/* ------------------------------------------------------------- early copies */
+
+/*
+ * While the kernel copies the memory the others run on, so that the child may
+ * have a descriptor that says home with a payload from before its erasure.  By
+ * chance that is rare: here every idle buffer looks like one.
+ */
+static const enum bufpool_wipe wipes[] = {BUFPOOL_WIPE_ALL, BUFPOOL_WIPE_USED,
+                                          BUFPOOL_WIPE_NONE};
+
+struct early {
+	bufpool_t *pool;
+	enum bufpool_wipe wipe;
+	int size_class;
+};
+
+/* A few in the cache of who forks, the rest in the depot. */
+static void look_idle_but_early(const struct early *early)
+{
+	bufpool_buf_t *bufs[8];
+	void *data[8];
+	size_t n = drain(early->pool, early->size_class, bufs, 8);
+
+	for (size_t i = 0; i < n; i++)
+		data[i] = bufs[i]->data;
+	bufpool_return_bulk(bufs, n);
+	for (size_t i = 0; i < n; i++)
+		poke(data[i], 0x5c, classes[early->size_class].size);
+}
+
+/* Erased, if anything ever is. */
+static void take_early_copies(void *arg)
+{
+	const struct early *early = arg;
+	size_t size = classes[early->size_class].size;
+	bufpool_buf_t *bufs[8];
+
+	must(drain(early->pool, early->size_class, bufs, 8) == 8);
+	for (int i = 0; i < 8; i++)
+		must(all_bytes(bufs[i]->data, size,
+		               early->wipe == BUFPOOL_WIPE_NONE ? 0x5c : 0));
+	bufpool_return_bulk(bufs, 8);
+}
+
+/* The loop index is the wipe mode, then the class. */
+START_TEST(early_copies_are_erased)
+{
+	int size_class = _i / (int) ARRAY_SIZE(wipes);
+	bufpool_config_t config = class_config(size_class, 8);
+	struct early early = {.wipe = wipes[_i % ARRAY_SIZE(wipes)],
+	                      .size_class = size_class};
+
+	config.wipe = early.wipe;
+	early.pool = make_pool(config);
+	look_idle_but_early(&early);
+	must_be_well(take_early_copies, &early);
+	bufpool_destroy(early.pool);
+}
+END_TEST
+
+/* ------------------------------------------------------------- generations */
+
 /* Three generations, each with threads of its own that are lost to the next. */
 struct family {
 	bufpool_t *pool;
@@ -701,10 +763,7 @@ static void *visit(void *arg)
 	return NULL;
 }
 
-/*
- * One of them starts threads that come and go; another makes pools.  They rest
- * now and then, or the children never get a CPU.
- */
+/* One of them starts threads that come and go; another makes pools. */
 static void *keep_striking(void *arg)
 {
 	struct grip grips[GRIP] = {{NULL, NULL, 0}};
@@ -724,7 +783,6 @@ static void *keep_striking(void *arg)
 			use_and_exit(pool);
 			bufpool_destroy(pool);
 		}
-		usleep(draw(&seed) % 1024);
 	}
 	drop_all(grips);
 	return NULL;
@@ -804,6 +862,8 @@ static Suite *fork_suite(void)
 	tcase_add_loop_test(tcase, who_forks_keeps_what_it_holds, 0, DEPTHS);
 	tcase_add_loop_test(tcase, destroyed_with_buffers_out, 0, DEPTHS);
 	tcase_add_loop_test(tcase, destroyed_by_the_child, 0, DEPTHS);
+	tcase_add_loop_test(tcase, early_copies_are_erased, 0,
+	                    ARRAY_SIZE(wipes) * BUFPOOL_CLASSES);
 	tcase_add_test(tcase, many_pools);
 	tcase = add_case(suite, "threads", 30);
 	tcase_add_loop_test(tcase, what_others_cached_comes_back, 0, DEPTHS);

@@ -309,6 +309,19 @@ static inline bool peek(const void *from, void *to, size_t n)
 	       (ssize_t) n;
 }
 
+/* Write n bytes of value, likewise. */
+static inline void poke(void *to, unsigned char value, size_t n)
+{
+	unsigned char *bytes = malloc(n);
+	struct iovec local = {bytes, n}, remote = {to, n};
+
+	must(bytes);
+	memset(bytes, value, n);
+	must(process_vm_writev(getpid(), &local, 1, &remote, 1, 0) ==
+	     (ssize_t) n);
+	free(bytes);
+}
+
 static inline bool is_mapped(const void *address)
 {
 	uintptr_t page = (uintptr_t) address & ~(PAGE - 1);
