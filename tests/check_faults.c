@@ -10,14 +10,17 @@
 
 #include <linux/futex.h>
 #include <stdarg.h>
-#include <stdatomic.h>
-#include <sys/syscall.h>
+
+#undef PAGE /* the library has its own */
+#include "cache.h"
+#include "wait.h"
 
 /* ------------------------------------------------------------- the system */
 
 static __thread long allocations = -1; /* that still work; -1: all do */
 static __thread int madvise_error;     /* what madvise() fails with */
 static bool membarrier_refused, futex_refused;
+static void (*at_membarrier)(void); /* called before it */
 static atomic_long futex_waits, futex_wakes; /* calls */
 static long live;     /* allocations not freed, and */
 static size_t mapped; /* bytes not unmapped; meaningful with one thread */
@@ -122,6 +125,8 @@ long __wrap_syscall(long number, ...)
 	for (size_t i = 0; i < ARRAY_SIZE(args); i++)
 		args[i] = va_arg(list, long);
 	va_end(list);
+	if (number == SYS_membarrier && at_membarrier)
+		at_membarrier();
 	if (number == SYS_futex) {
 		bool wakes = ((int) args[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
 
@@ -414,6 +419,51 @@ START_TEST(waiters_stay_in_the_parent)
 }
 END_TEST
 
+/*
+ * A waiter's fence stands for those that owners do without: it comes when the
+ * waiter is counted and all alarms are set, and before it looks and sleeps.
+ */
+static struct {
+	bufpool_t *pool;
+	long fences;
+} fencing;
+
+static void at_fence(void)
+{
+	const struct cache *c = fencing.pool->caches;
+
+	must(fencing.pool->waitq->class[BUFPOOL_CLASS_4K].waiters == 1);
+	for (; c != NULL; c = c->next)
+		must(c->alarm == 1);
+	must(futex_waits == 0);
+	fencing.fences++;
+}
+
+START_TEST(waiter_passes_a_fence)
+{
+	const struct timespec no_time = {0, 0};
+	struct sleeper s[2];
+	bufpool_buf_t *bufs[4];
+
+	/* Some caches, with nothing to steal in them. */
+	fencing.pool = pool_of(4, 4);
+	for (int i = 0; i < 2; i++)
+		put_to_sleep(&s[i], fencing.pool, 1);
+	ck_assert_uint_eq(drain(fencing.pool, BUFPOOL_CLASS_4K, bufs, 4), 4);
+	at_membarrier = at_fence;
+	futex_waits = 0;
+	must(!bufpool_checkout_wait(fencing.pool, 1, &no_time));
+	at_membarrier = NULL;
+	ck_assert_int_eq(fencing.fences, 1);
+	ck_assert_int_gt(futex_waits, 0);
+	bufpool_return_bulk(bufs, 4);
+	for (int i = 0; i < 2; i++)
+		wake_up(&s[i]);
+	must_be_whole(fencing.pool);
+	bufpool_destroy(fencing.pool);
+}
+END_TEST
+
 /* Who cannot sleep looks again and again: it works, and ends in time. */
 START_TEST(futex_refused_all_the_same)
 {
@@ -446,6 +496,7 @@ int main(void)
 	tcase_add_test(tc, no_membarrier);
 	tcase_add_test(tc, membarrier_ends);
 	tc = add_case(suite, "waiting", 20);
+	tcase_add_test(tc, waiter_passes_a_fence);
 	tcase_add_loop_test(tc, waiters_stay_in_the_parent, 0, 2);
 	tcase_add_loop_test(tc, futex_refused_all_the_same, 0, 2);
 	return run_suite(suite);

@@ -14,6 +14,9 @@
  *             each start in turn.
  *   destroy   destroy the pool while the walker is inside of bufpool_return();
  *             when that is through, the memory must be gone.
+ *
+ * The same flag shows each instruction before it is executed: what has to do
+ * without atomic read-modify-writes, fences and system calls is seen to.
  */
 #include "common.h"
 
@@ -21,6 +24,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
+#include <ucontext.h>
 
 #if defined(__x86_64__)
 
@@ -240,6 +244,81 @@ START_TEST(destroy_beside_first_return)
 }
 END_TEST
 
+/* ------------------------------------------------- without atomic operations */
+
+static long costly; /* instructions */
+
+/* A lock prefix; xchg with memory, which needs none; mfence; syscall. */
+static bool is_costly(const unsigned char *code)
+{
+	while (memchr("\x26\x2e\x36\x3e\x64\x65\x66\xf2\xf3", *code, 9))
+		code++;
+	if (*code == 0xf0)
+		return true;
+	if ((*code & 0xf0) == 0x40)
+		code++;
+	return ((*code & 0xfe) == 0x86 && code[1] < 0xc0) ||
+	       memcmp(code, "\x0f\xae\xf0", 3) == 0 ||
+	       memcmp(code, "\x0f\x05", 2) == 0;
+}
+
+static void on_instruction(int sig, siginfo_t *info, void *context)
+{
+	const ucontext_t *at = context;
+
+	(void) sig;
+	(void) info;
+	costly += is_costly((void *) at->uc_mcontext.gregs[REG_RIP]);
+}
+
+/* How many of them the statement executes. */
+#define COSTLY(statement)                                                  \
+	({                                                                 \
+		costly = 0;                                                \
+		set_trap_flag();                                           \
+		statement;                                                 \
+		clear_trap_flag();                                         \
+		costly;                                                    \
+	})
+
+/* One has been here, got nothing and gone; the next return learns of it. */
+static void wait_in_vain(bufpool_t *pool)
+{
+	const struct timespec no_time = {0, 0};
+	bufpool_buf_t *bufs[TOTAL];
+
+	must(bufpool_checkout_bulk(pool, 1, bufs, TOTAL) == TOTAL);
+	must(!bufpool_checkout_wait(pool, 1, &no_time));
+	bufpool_return_bulk(bufs, TOTAL);
+}
+
+/* The only holder pays nothing for others, nor a return without a waiter. */
+START_TEST(no_atomic_operation)
+{
+	struct sigaction on = {.sa_sigaction = on_instruction,
+	                       .sa_flags = SA_SIGINFO};
+	bufpool_t *pool = small_pool();
+	bufpool_frozen_t *f;
+	bufpool_buf_t *buf;
+
+	sigaction(SIGTRAP, &on, NULL);
+	wait_in_vain(pool);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(COSTLY(buf = bufpool_checkout(pool, 1)), 0);
+		ck_assert_int_eq(COSTLY(f = bufpool_freeze(buf)), 0);
+		ck_assert_int_eq(COSTLY(buf = bufpool_thaw(f)), 0);
+		ck_assert_int_eq(COSTLY(bufpool_return(buf)), 0);
+		f = bufpool_freeze(bufpool_checkout(pool, 1));
+		/* It can see them. */
+		ck_assert_int_eq(COSTLY(bufpool_frozen_ref(f)), 1);
+		ck_assert_int_eq(COSTLY(bufpool_frozen_unref(f)), 1);
+		ck_assert_int_eq(COSTLY(bufpool_frozen_unref(f)), 0);
+	}
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("stopped");
@@ -249,6 +328,8 @@ int main(void)
 	tcase_add_test(tc, destroy_beside_put);
 	tcase_add_test(tc, destroy_beside_spill);
 	tcase_add_test(tc, destroy_beside_first_return);
+	tc = add_case(suite, "atomic", 20);
+	tcase_add_test(tc, no_atomic_operation);
 	return run_suite(suite);
 }
 

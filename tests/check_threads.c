@@ -382,6 +382,130 @@ START_TEST(nothing_is_stranded)
 }
 END_TEST
 
+/* ---------------------------------------------------------- deep in sleep */
+
+/*
+ * The victims of the above sleep in pause(), each with a buffer in its hands.
+ * Nobody wakes them, and what they hold is theirs.
+ */
+enum { CACHED = 4, SPARE = HOARD - HOARDERS * CACHED };
+
+static struct {
+	bufpool_t *pool;
+	pthread_barrier_t taken;
+	atomic_bool over;
+} dormitory;
+
+struct sleeper {
+	pthread_t thread;
+	atomic_int tid;
+	unsigned long switches; /* of its context */
+};
+
+static void *cache_and_pause(void *arg)
+{
+	struct sleeper *me = arg;
+	bufpool_buf_t *bufs[CACHED + 1], *held;
+
+	must(bufpool_checkout_bulk(dormitory.pool, 1, bufs, CACHED + 1) ==
+	     CACHED + 1);
+	held = bufs[CACHED];
+	stamp(held, (uintptr_t) me);
+	meet(&dormitory.taken);
+	bufpool_return_bulk(bufs, CACHED);
+	me->tid = (int) syscall(SYS_gettid);
+	while (!dormitory.over)
+		pause();
+	must(is_stamped(held, (uintptr_t) me));
+	bufpool_return(held);
+	return NULL;
+}
+
+/* How often it has come to, or been put off. */
+static unsigned long switches_of(const struct sleeper *sleeper)
+{
+	unsigned long sum = 0, n;
+	char path[64], line[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", sleeper->tid);
+	file = fopen(path, "r");
+	must(file);
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1 ||
+		    sscanf(line, "nonvoluntary_ctxt_switches: %lu", &n) == 1)
+			sum += n;
+	fclose(file);
+	return sum;
+}
+
+static void put_to_sleep(struct sleeper *sleeper)
+{
+	do
+		usleep(1000);
+	while (sleeper->tid == 0 || !is_asleep(sleeper->tid));
+	usleep(1000); /* it is counted a moment later */
+	sleeper->switches = switches_of(sleeper);
+}
+
+static void on_signal(int signo)
+{
+	(void) signo;
+}
+
+static void wake_up(struct sleeper *sleeper)
+{
+	while (pthread_tryjoin_np(sleeper->thread, NULL) == EBUSY) {
+		pthread_kill(sleeper->thread, SIGUSR1);
+		usleep(1000);
+	}
+}
+
+/* The loop index says whether real fences take membarrier's place. */
+START_TEST(sleepers_sleep_on)
+{
+	const size_t count = HOARD + HOARDERS;
+	struct sleeper sleepers[HOARDERS] = {{.tid = 0}};
+	const struct sigaction action = {.sa_handler = on_signal};
+	bufpool_buf_t *bufs[HOARD];
+	bufpool_stats_t stats;
+
+	if (_i)
+		refuse_membarrier();
+	must(sigaction(SIGUSR1, &action, NULL) == 0);
+	dormitory.pool = class_pool(BUFPOOL_CLASS_4K, count);
+	pthread_barrier_init(&dormitory.taken, NULL, HOARDERS);
+	for (int i = 0; i < HOARDERS; i++)
+		sleepers[i].thread = start_thread(cache_and_pause,
+		                                  &sleepers[i]);
+	for (int i = 0; i < HOARDERS; i++)
+		put_to_sleep(&sleepers[i]);
+	stats = stats_of(dormitory.pool);
+	ck_assert_uint_ge(stats.per_class[BUFPOOL_CLASS_4K].cached,
+	                  HOARD - SPARE);
+	for (int i = 0; i < HOARD; i++) {
+		bufs[i] = bufpool_checkout(dormitory.pool, 1);
+		ck_assert(bufs[i] && is_zero(bufs[i]));
+		fill(bufs[i], 0xff);
+	}
+	stats = stats_of(dormitory.pool);
+	ck_assert_uint_eq(stats.misses, 0);
+	ck_assert_uint_eq(stats.checked_out, count);
+	ck_assert(are_disjoint(bufs, HOARD));
+	for (int i = 0; i < HOARDERS; i++) {
+		ck_assert(is_asleep(sleepers[i].tid));
+		ck_assert_uint_eq(switches_of(&sleepers[i]),
+		                  sleepers[i].switches);
+	}
+	dormitory.over = true;
+	for (int i = 0; i < HOARDERS; i++)
+		wake_up(&sleepers[i]);
+	bufpool_return_bulk(bufs, HOARD);
+	must_be_whole(dormitory.pool);
+	bufpool_destroy(dormitory.pool);
+}
+END_TEST
+
 /* ------------------------------------------------------- one for each owner */
 
 /*
@@ -524,6 +648,7 @@ static Suite *threads_suite(void)
 	tcase_add_loop_test(tcase, brawls, 0, ARRAY_SIZE(rules));
 	tcase = add_case(suite, "stranded", 20);
 	tcase_add_loop_test(tcase, nothing_is_stranded, 0, 3);
+	tcase_add_loop_test(tcase, sleepers_sleep_on, 0, 2);
 	tcase_add_loop_test(tcase, one_for_each_owner, 0, 2);
 	tcase = add_case(suite, "stopped", 30);
 	tcase_add_loop_test(tcase, a_stopped_thread, 0, 4);

@@ -8,8 +8,6 @@
 #include "common.h"
 
 #include <limits.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
@@ -49,51 +47,6 @@ static void dawdle(uint64_t loops)
 {
 	for (; loops > 0; loops--)
 		__asm__ volatile("");
-}
-
-/* ----------------------------------------------------------------- seccomp */
-
-/* From now on, for this thread and its offspring. */
-static bool install(struct sock_filter *filter, size_t n)
-{
-	struct sock_fprog program = {(unsigned short) n, filter};
-
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
-#define LOAD_NUMBER                                                            \
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))
-#define IF_CALL(number, verdict)                                               \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (number), 0, 1),                   \
-		BPF_STMT(BPF_RET | BPF_K, (verdict))
-#define ELSE(verdict) BPF_STMT(BPF_RET | BPF_K, (verdict))
-
-static void refuse_membarrier(void)
-{
-	struct sock_filter filter[] = {
-		LOAD_NUMBER,
-		IF_CALL(SYS_membarrier, SECCOMP_RET_ERRNO | EPERM),
-		ELSE(SECCOMP_RET_ALLOW),
-	};
-
-	/* Where there is no seccomp, this is one more test of what there is. */
-	install(filter, ARRAY_SIZE(filter));
-}
-
-/* Every system call but the end and what assertions need is the end. */
-static bool allow_no_system_calls(void)
-{
-	struct sock_filter filter[] = {
-		LOAD_NUMBER,
-		IF_CALL(SYS_write, SECCOMP_RET_ALLOW),
-		IF_CALL(SYS_exit_group, SECCOMP_RET_ALLOW),
-		/* Where there is no vDSO. */
-		IF_CALL(SYS_clock_gettime, SECCOMP_RET_ALLOW),
-		ELSE(SECCOMP_RET_KILL_PROCESS),
-	};
-
-	return install(filter, ARRAY_SIZE(filter));
 }
 
 /* ---------------------------------------------------------------- settings */
@@ -159,23 +112,6 @@ static void *wait_thread(void *arg)
 	waiter->waited = now() - start;
 	waiter->back = true;
 	return NULL;
-}
-
-static bool is_asleep(int tid)
-{
-	char path[64], stat[512], *after;
-	size_t n;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
-	file = fopen(path, "r");
-	if (!file)
-		return false; /* it has gone */
-	n = fread(stat, 1, sizeof(stat) - 1, file);
-	fclose(file);
-	stat[n] = '\0';
-	after = strrchr(stat, ')');
-	return after && after[2] == 'S';
 }
 
 /* Asleep twice in a row: not just somewhere on the way.  Or back already. */
@@ -1445,6 +1381,21 @@ static void add_walks(Suite *suite)
 #endif
 
 /* --------------------------------------------------------- no system calls */
+
+/* Every system call but the end and what assertions need is the end. */
+static bool allow_no_system_calls(void)
+{
+	struct sock_filter filter[] = {
+		LOAD_NUMBER,
+		IF_CALL(SYS_write, SECCOMP_RET_ALLOW),
+		IF_CALL(SYS_exit_group, SECCOMP_RET_ALLOW),
+		/* Where there is no vDSO. */
+		IF_CALL(SYS_clock_gettime, SECCOMP_RET_ALLOW),
+		ELSE(SECCOMP_RET_KILL_PROCESS),
+	};
+
+	return install(filter, ARRAY_SIZE(filter));
+}
 
 static void use_much(bufpool_t *pool)
 {

@@ -16,14 +16,18 @@
 #include <check.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -364,6 +368,23 @@ static inline void return_elsewhere(bufpool_buf_t *buf)
 	run_thread(return_thread, buf);
 }
 
+static inline bool is_asleep(int tid)
+{
+	char path[64], stat[512], *after;
+	size_t n;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	file = fopen(path, "r");
+	if (!file)
+		return false; /* it has gone */
+	n = fread(stat, 1, sizeof(stat) - 1, file);
+	fclose(file);
+	stat[n] = '\0';
+	after = strrchr(stat, ')');
+	return after && after[2] == 'S';
+}
+
 static inline void meet(pthread_barrier_t *barrier)
 {
 	int rc = pthread_barrier_wait(barrier);
@@ -416,6 +437,36 @@ static inline int run_child(void (*fn)(void *arg), void *arg, char *text,
 	close(ends[0]);
 	must(waitpid(child, &status, 0) == child);
 	return status;
+}
+
+/* ----------------------------------------------------------------- seccomp */
+
+/* From now on, for this thread and its offspring. */
+static inline bool install(struct sock_filter *filter, size_t n)
+{
+	struct sock_fprog program = {(unsigned short) n, filter};
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+#define LOAD_NUMBER                                                            \
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))
+#define IF_CALL(number, verdict)                                               \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (number), 0, 1),                   \
+		BPF_STMT(BPF_RET | BPF_K, (verdict))
+#define ELSE(verdict) BPF_STMT(BPF_RET | BPF_K, (verdict))
+
+static inline void refuse_membarrier(void)
+{
+	struct sock_filter filter[] = {
+		LOAD_NUMBER,
+		IF_CALL(SYS_membarrier, SECCOMP_RET_ERRNO | EPERM),
+		ELSE(SECCOMP_RET_ALLOW),
+	};
+
+	/* Where there is no seccomp, this is one more test of what there is. */
+	install(filter, ARRAY_SIZE(filter));
 }
 
 /* ------------------------------------------------------------------ misuse */
