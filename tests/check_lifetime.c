@@ -141,7 +141,10 @@ static void use_in_destructor(void *arg)
 	struct baggage *baggage = arg;
 
 	leaving.calls++;
-	bufpool_return(baggage->held);
+	if (baggage->held && baggage->rounds % 2)
+		bufpool_frozen_unref(bufpool_freeze(baggage->held));
+	else
+		bufpool_return(baggage->held);
 	baggage->held = NULL;
 	use_and_exit(leaving.pool);
 	/* No round follows the last one: hold nothing. */

@@ -500,19 +500,13 @@ static void give_slices(bufpool_buf_t **bufs, size_t n)
 	}
 }
 
-static void *unref_thread(void *f)
-{
-	bufpool_frozen_unref(f);
-	return NULL;
-}
-
 /* The first reference goes elsewhere, the last here. */
 static void give_shared(bufpool_buf_t **bufs, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		bufpool_frozen_t *f = bufpool_freeze(bufs[i]);
 
-		run_thread(unref_thread, bufpool_frozen_ref(f));
+		unref_elsewhere(bufpool_frozen_ref(f));
 		bufpool_frozen_unref(f);
 	}
 }

@@ -71,13 +71,7 @@ static void no_secret_is_left(size_t len)
 
 /* ------------------------------------------------------------- the sources */
 
-/* Where a buffer comes from: a class of the pool, of the heap, or oversize. */
-static const struct source {
-	size_t size;
-	int size_class; /* -1: oversize */
-	bool heap;
-	size_t cache;
-} sources[] = {
+static const struct source sources[] = {
 	{4096, BUFPOOL_CLASS_4K, false, BUFPOOL_CACHE_AUTO},
 	{65536, BUFPOOL_CLASS_64K, false, BUFPOOL_CACHE_AUTO},
 	{262144, BUFPOOL_CLASS_256K, false, BUFPOOL_CACHE_AUTO},
@@ -93,20 +87,6 @@ static const struct source {
 	{1048577, -1, true, BUFPOOL_CACHE_AUTO},
 	{1050001, -1, true, BUFPOOL_CACHE_AUTO},
 };
-
-static bufpool_t *source_pool(const struct source *source,
-                              enum bufpool_wipe wipe, size_t count)
-{
-	bufpool_config_t config = empty_config();
-
-	config.wipe = wipe;
-	set_cache(&config, source->cache);
-	if (!source->heap) {
-		config.count[source->size_class] = count;
-		config.exhausted = BUFPOOL_FAIL;
-	}
-	return make_pool(config);
-}
 
 /* Return it in some way. */
 static void return_in_bulk(bufpool_buf_t *buf)

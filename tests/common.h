@@ -210,6 +210,28 @@ static inline bufpool_t *class_pool(int size_class, size_t count)
 	return make_pool(class_config(size_class, count));
 }
 
+/* Where a buffer comes from: a class of the pool, of the heap, or oversize. */
+struct source {
+	size_t size;
+	int size_class; /* -1: oversize */
+	bool heap;
+	size_t cache;
+};
+
+static inline bufpool_t *source_pool(const struct source *source,
+                                     enum bufpool_wipe wipe, size_t count)
+{
+	bufpool_config_t config = empty_config();
+
+	config.wipe = wipe;
+	set_cache(&config, source->cache);
+	if (!source->heap) {
+		config.count[source->size_class] = count;
+		config.exhausted = BUFPOOL_FAIL;
+	}
+	return make_pool(config);
+}
+
 static inline bufpool_stats_t stats_of(const bufpool_t *pool)
 {
 	bufpool_stats_t stats;
@@ -366,6 +388,17 @@ static inline void *return_thread(void *buf)
 static inline void return_elsewhere(bufpool_buf_t *buf)
 {
 	run_thread(return_thread, buf);
+}
+
+static inline void *unref_thread(void *f)
+{
+	bufpool_frozen_unref(f);
+	return NULL;
+}
+
+static inline void unref_elsewhere(bufpool_frozen_t *f)
+{
+	run_thread(unref_thread, f);
 }
 
 static inline bool is_asleep(int tid)
