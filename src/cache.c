@@ -12,7 +12,7 @@
 #include "wait.h"
 
 /* Stands where a thread has used no pool yet; no pool has id 0. */
-static struct cache nobody;
+static struct cache nobody = { .pool = NO_POOL };
 
 __thread struct thread bp_thread = { .cache = &nobody };
 
@@ -69,7 +69,11 @@ static struct buf *take_top(struct magazine *m, uint64_t b)
 
 struct buf *bp_magazine_take_contested(struct magazine *m)
 {
-	return take_top(m, m->bottom);
+	struct buf *d = take_top(m, m->bottom);
+
+	if (d != NULL)
+		owner_add(&m->offset, -(uint64_t) 1); /* a hit to come */
+	return d;
 }
 
 /* The owner takes up to n, the ones put last first; 0 if there is none. */
@@ -92,6 +96,7 @@ static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
 		if (b >= limit) {
 			for (; got < n; got++)
 				out[got] = m->slot[SLOT(b + n - 1 - got)];
+			owner_add(&m->offset, n);
 			return got;
 		}
 		b += n;
@@ -174,9 +179,9 @@ uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k)
 	for (; c != NULL; c = c->next) {
 		const struct magazine *m = &c->magazine[k];
 
-		/* Mixed, so that one cache's change does not cancel another's. */
-		stamp = stamp * 0x9e3779b97f4a7c15u +
-		        ck_pr_load_64(&m->returns);
+		/* Mixed, so that one cache's change does not cancel another's.
+		   The hits grow between a take and a put that undoes it. */
+		stamp = stamp * 0x9e3779b97f4a7c15u + ck_pr_load_64(&m->hits);
 		stamp += ck_pr_load_64(&m->top) + ck_pr_load_64(&m->bottom);
 	}
 	return stamp;
@@ -193,13 +198,14 @@ bool bp_cache_moving(const bufpool_t *pool, const struct cache *self)
 
 void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
 {
-	uint64_t bytes = c->asked;
+	uint64_t want = 0, spare = c->spare;
 
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		bytes += bp_magazine_count(&c->magazine[k]) * class_size[k];
-	if (bytes != c->charged)
-		bp_gauge_add(&pool->bytes, bytes - c->charged);
-	c->charged = bytes;
+		want += bp_magazine_count(&c->magazine[k]) * class_size[k];
+	if (want != spare) {
+		bp_gauge_add(&pool->bytes, want - spare);
+		owner_add(&c->spare, want - spare);
+	}
 	if (bufs != 0)
 		bp_gauge_add(&pool->bufs, bufs);
 }
@@ -268,9 +274,9 @@ static void settle_all(struct magazine *m)
 		bp_pool_settle(d->pool, 1);
 }
 
-void bp_cache_put_alarm(struct cache *c, struct magazine *m)
+void bp_cache_put_alarm(struct cache *c, unsigned k)
 {
-	unsigned k = (unsigned) (m - c->magazine);
+	struct magazine *m = &c->magazine[k];
 
 	if (ck_pr_load_64(&m->limit) == LIMIT_REVOKED) {
 		settle_all(m);
@@ -286,10 +292,10 @@ void bp_cache_put_alarm(struct cache *c, struct magazine *m)
 		return;
 	/* Nobody waits any more.  Who comes now counts itself first, then sets
 	   the alarm: one of the two is seen after this. */
-	ck_pr_store_uint(&c->alarm, 0);
+	ck_pr_store_8(&c->alarm, 0);
 	ck_pr_fence_memory();
 	if (bp_waitq_any(c->waitq) || ck_pr_load_64(&m->limit) == LIMIT_REVOKED)
-		ck_pr_store_uint(&c->alarm, 1);
+		ck_pr_store_8(&c->alarm, 1);
 }
 
 bool bp_cache_alarm_all(bufpool_t *pool)
@@ -297,7 +303,7 @@ bool bp_cache_alarm_all(bufpool_t *pool)
 	struct cache *c = ck_pr_load_ptr(&pool->caches);
 
 	for (; c != NULL; c = c->next)
-		ck_pr_store_uint(&c->alarm, 1);
+		ck_pr_store_8(&c->alarm, 1);
 	return thief_fence(pool->fenced);
 }
 
@@ -306,8 +312,10 @@ static void cache_revoke(struct cache *c)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		ck_pr_store_64(&c->magazine[k].limit, LIMIT_REVOKED);
 	ck_pr_store_uint(&c->dead, 1);
+	/* Another pool may come to lie where this one does. */
+	ck_pr_store_ptr(&c->pool, NO_POOL);
 	ck_pr_fence_memory(); /* see the end of bp_cache_put_alarm() */
-	ck_pr_store_uint(&c->alarm, 1);
+	ck_pr_store_8(&c->alarm, 1);
 }
 
 uint64_t bp_cache_revoke_all(bufpool_t *pool)
@@ -446,6 +454,8 @@ static struct cache *cache_adopt(bufpool_t *pool)
 void bp_cache_reset(const bufpool_t *pool, struct cache *c)
 {
 	memset(c, 0, sizeof(*c));
+	/* A fast path has no fence, and does not ask at which place it is. */
+	c->pool = pool->fenced || pool->places > 1 ? NO_POOL : pool;
 	c->pool_id = pool->id;
 	c->fenced = pool->fenced;
 	c->waitq = pool->waitq;
@@ -456,6 +466,7 @@ void bp_cache_reset(const bufpool_t *pool, struct cache *c)
 
 		c->slack += pool->depth[k] * class_size[k];
 		m->bottom = m->top = m->limit = INDEX_START;
+		m->offset = -(uint64_t) INDEX_START;
 		bp_magazine_make_room(m, pool->depth[k]);
 	}
 	if (pool->closing)
@@ -482,7 +493,7 @@ static struct cache *cache_new(bufpool_t *pool)
 	if (ck_pr_load_uint(&pool->closing))
 		cache_revoke(c);
 	if (bp_waitq_any(c->waitq))
-		ck_pr_store_uint(&c->alarm, 1);
+		ck_pr_store_8(&c->alarm, 1);
 	return c;
 }
 
@@ -527,9 +538,7 @@ struct cache *bp_cache_find(bufpool_t *pool)
 
 	if (c == NULL)
 		c = cache_enrol(pool);
-	/* With several places a thread has to look where it is first: it does
-	   not take the fast path. */
-	if (c != NULL && pool->places == 1)
+	if (c != NULL)
 		bp_thread.cache = c;
 	return c;
 }

@@ -62,7 +62,7 @@ struct magazine {
 	uint64_t room;       /* bottom may grow to here: a top seen earlier
 	                        plus the depth */
 	uint64_t hits;       /* checkouts from this magazine */
-	uint64_t returns;    /* buffers returned through this cache */
+	uint64_t offset;     /* see magazine_returns() */
 	uint64_t depot_hits; /* checkouts from further away */
 	uint64_t stolen;
 	uint64_t remote_hits; /* those of all from another place */
@@ -77,17 +77,16 @@ struct magazine {
 
 struct cache {
 	/* The owner's, on each operation. */
-	uint64_t pool_id; /* whose cache this is */
-	uint64_t asked;   /* bytes asked for, of buffers out by this cache: a
-	                     sum modulo 2^64, as buffers checked out by one
-	                     thread are returned by another */
-	uint64_t charged; /* the part of the pool's gauge that stands for
-	                     asked and for what is cached */
-	uint64_t slack;   /* bytes that its magazines can hold */
+	const bufpool_t *pool; /* whose cache this is; NO_POOL if the fast
+	                          paths may not use it */
+	uint64_t spare;        /* bytes that the pool's gauge stands for and
+	                          that are not asked for at present */
+	uint64_t slack;        /* as many as may be: what the magazines hold */
+	uint8_t alarm;         /* a put is to look around; others set it */
 	bool fenced;
-	unsigned alarm; /* a put is to look around; others set it */
 
 	/* Now and then. */
+	uint64_t pool_id;    /* no two pools ever share one */
 	struct waitq *waitq; /* the pool's */
 	unsigned shard;
 	unsigned place;     /* all that is cached belongs there; see place.h */
@@ -100,6 +99,9 @@ struct cache {
 	struct magazine magazine[BUFPOOL_CLASSES]
 		__attribute__((aligned(CK_MD_CACHELINE)));
 };
+
+/* No pool is here, not even the one that a mistaken caller has none of. */
+#define NO_POOL ((const bufpool_t *) -1)
 
 /* What a thread knows. */
 struct thread {
@@ -117,8 +119,8 @@ struct cache *bp_cache_find(bufpool_t *pool);
 /* Take what magazine_take() leaves, the contested part. */
 struct buf *bp_magazine_take_contested(struct magazine *m);
 
-/* After a put while the alarm is set: somebody wants to know of it. */
-void bp_cache_put_alarm(struct cache *c, struct magazine *m);
+/* After a put of class k while the alarm is set: somebody wants to know. */
+void bp_cache_put_alarm(struct cache *c, unsigned k);
 
 /* Set the alarm in all caches of a pool; false if a put may not see it. */
 bool bp_cache_alarm_all(bufpool_t *pool);
@@ -146,7 +148,7 @@ uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k);
 bool bp_cache_moving(const bufpool_t *pool, const struct cache *self);
 
 /* Settle with the pool's gauges: bufs buffers more are out of the depot, and
-   whatever the cache's bytes have become. */
+   the spare bytes shall be as many as are cached. */
 void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs);
 
 /* Take all that is in any cache of a pool, for good: how many. */
@@ -170,15 +172,41 @@ static inline void owner_fence(bool fenced)
 		ck_pr_barrier(); /* membarrier() does the rest */
 }
 
-/* Take the buffer that was put last; false if all there are are contested. */
-static inline bool magazine_take(struct magazine *m, struct buf **d,
+/*
+ * Add to what only the owner writes and others read.  On x86 one instruction:
+ * atomic to readers, who see the old or the new, though not to other writers.
+ */
+static inline void owner_add(uint64_t *counter, uint64_t n)
+{
+#if defined(__x86_64__) && !CK_USE_CC_BUILTINS
+	__asm__ __volatile__("addq %1, %0" : "+m"(*counter) : "er"(n) : "cc");
+#else
+	ck_pr_store_64(counter, ck_pr_load_64(counter) + n);
+#endif
+}
+
+/*
+ * Read, after owner_fence(), a word that others write.  Plainly: the fence keeps
+ * the compiler from moving or repeating it, and it can then be compared where
+ * it lies, which ck_pr_load() does not allow.
+ */
+#if CK_USE_CC_BUILTINS
+#define OWNER_SEE(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#else
+#define OWNER_SEE(p) (*(p))
+#endif
+
+/* Take the buffer of class k that was put last; false if all that there are
+   are contested. */
+static inline bool magazine_take(struct cache *c, unsigned k, struct buf **d,
                                  bool fenced)
 {
+	struct magazine *m = &c->magazine[k];
 	uint64_t b = m->bottom - 1;
 
 	ck_pr_store_64(&m->bottom, b);
 	owner_fence(fenced);
-	if (CK_CC_UNLIKELY(b < ck_pr_load_64(&m->limit))) {
+	if (CK_CC_UNLIKELY(b < OWNER_SEE(&m->limit))) {
 		ck_pr_store_64(&m->bottom, b + 1);
 		return false;
 	}
@@ -186,10 +214,11 @@ static inline bool magazine_take(struct magazine *m, struct buf **d,
 	return true;
 }
 
-/* Put a buffer; false if the magazine may be full. */
-static inline bool magazine_put(struct cache *c, struct magazine *m,
-                                struct buf *d)
+/* Put a buffer of class k; false if the magazine may be full. */
+static inline bool magazine_put(struct cache *c, unsigned k, struct buf *d,
+                                bool fenced)
 {
+	struct magazine *m = &c->magazine[k];
 	uint64_t b = m->bottom;
 
 	if (CK_CC_UNLIKELY(b == m->room))
@@ -198,10 +227,10 @@ static inline bool magazine_put(struct cache *c, struct magazine *m,
 	/* The slot, and that the buffer is erased, before a thief can see it;
 	   from here on the pool may go at any time. */
 	ck_pr_fence_release();
-	ck_pr_store_64(&m->bottom, b + 1);
-	owner_fence(c->fenced);
-	if (CK_CC_UNLIKELY(ck_pr_load_uint(&c->alarm) != 0))
-		bp_cache_put_alarm(c, m);
+	owner_add(&m->bottom, 1);
+	owner_fence(fenced);
+	if (CK_CC_UNLIKELY(OWNER_SEE(&c->alarm) != 0))
+		bp_cache_put_alarm(c, k);
 	return true;
 }
 
@@ -219,25 +248,25 @@ static inline void move_end(struct cache *c)
 	ck_pr_store_uint(&c->moving, 0);
 }
 
-/* Write what only the owner writes and others read. */
-static inline void owner_set(uint64_t *counter, uint64_t n)
+/*
+ * How many buffers were returned through this magazine.  Each return moves
+ * bottom up and each hit moves it down, so the fast paths count the hits only;
+ * whatever else moves bottom (or does not, though it should) has it evened out
+ * in offset.
+ */
+static inline uint64_t magazine_returns(const struct magazine *m)
 {
-	ck_pr_store_64(counter, n);
-}
-
-static inline void owner_count(uint64_t *counter)
-{
-	owner_set(counter, *counter + 1);
+	return ck_pr_load_64(&m->offset) + ck_pr_load_64(&m->hits) +
+	       ck_pr_load_64(&m->bottom);
 }
 
 /*
- * Whether the pool's gauge of bytes may stay as it is while the cache has that
- * much asked for: it stands for all of it, and for no more on top than a full
- * cache would hold.
+ * Whether the pool's gauge of bytes may stay as it is: it stands for all that
+ * is asked for (or spare would have wrapped around), and for not much more.
  */
-static inline bool cache_is_charged(const struct cache *c, uint64_t asked)
+static inline bool spare_is_fair(const struct cache *c, uint64_t spare)
 {
-	return c->charged - asked <= c->slack; /* modulo 2^64: both at once */
+	return spare <= c->slack;
 }
 
 #endif

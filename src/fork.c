@@ -148,7 +148,6 @@ static void remake(bufpool_t *pool)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		remake_class(pool, k, &pooled);
 	bp_heap_remake(pool, &heap.bufs, &heap.asked);
-	pool->asked = pooled.asked;
 	pool->bufs.now = pool->bufs.peak = pooled.bufs + heap.bufs;
 	pool->bytes.now = pool->bytes.peak = pooled.asked + heap.asked;
 	bp_waitq_reset(pool->waitq, c != NULL ? 2 : 1);

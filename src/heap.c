@@ -165,7 +165,6 @@ bufpool_buf_t *bp_heap_checkout(bufpool_t *pool, size_t size, size_t alignment)
 	ck_pr_inc_64(&pool->left); /* a reason for the pool to stay */
 	ck_pr_inc_64(&heap->out);
 	ck_pr_inc_64(&heap->served[k]);
-	ck_pr_add_64(&heap->asked, size);
 	bp_gauge_add(&pool->bufs, 1);
 	bp_gauge_add(&pool->bytes, size);
 	d->pub.len = size;
@@ -190,7 +189,6 @@ void bp_heap_return(struct buf *d)
 	buf_set_state(d, STATE_HOME_HEAP);
 	free(d->base);
 	ck_pr_sub_64(&heap->bytes, capacity);
-	ck_pr_sub_64(&heap->asked, d->asked);
 	ck_pr_dec_64(&heap->out);
 	bp_gauge_add(&pool->bytes, -d->asked);
 	bp_gauge_add(&pool->bufs, -1);
@@ -211,6 +209,7 @@ void bp_heap_remake(bufpool_t *pool, uint64_t *bufs, uint64_t *asked)
 	struct heap *heap = &pool->heap;
 	struct heap old = *heap;
 
+	*asked = 0;
 	*heap = (struct heap){ .free = STACK_NIL };
 	for (unsigned c = 0; c < HEAP_CHUNKS && old.chunk[c] != NULL; c++) {
 		heap->chunk[c] = old.chunk[c];
@@ -226,9 +225,8 @@ void bp_heap_remake(bufpool_t *pool, uint64_t *bufs, uint64_t *asked)
 			}
 			heap->out++;
 			heap->bytes += buf_capacity(d);
-			heap->asked += d->asked;
+			*asked += d->asked;
 		}
 	}
 	*bufs = heap->out;
-	*asked = heap->asked;
 }

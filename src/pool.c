@@ -486,27 +486,37 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 		if (!stolen)
 			bp_gauge_add(&pool->bufs, n);
 		m = &c->magazine[k];
-		owner_count(stolen ? &m->stolen : &m->depot_hits);
+		owner_add(stolen ? &m->stolen : &m->depot_hits, 1);
 		if (remote)
-			owner_count(&m->remote_hits);
+			owner_add(&m->remote_hits, 1);
 		bp_magazine_make_room(m, pool->depth[k]);
+		owner_add(&m->offset, 1 - (uint64_t) n); /* no returns */
 		for (unsigned i = n - 1; i > 0; i--)
-			magazine_put(c, m, got[i]);
+			magazine_put(c, k, got[i], c->fenced);
 		bp_cache_charge(pool, c, 0);
 	}
 	move_end(c);
 	return n > 0 ? got[0] : NULL;
 }
 
-void bp_check_home(struct buf *d, unsigned k)
+/* A buffer is about to be handed out. */
+static bufpool_buf_t *hand_out(struct buf *d, unsigned k)
 {
-	if (buf_state(d) != STATE_UNSURE + k)
+	TRACK_OUT(d->base, class_size[k]);
+	buf_set_state(d, STATE_OUT + k);
+	return &d->pub;
+}
+
+bufpool_buf_t *bp_checkout_unsure(struct buf *d, unsigned k)
+{
+	if (!buf_is(d, STATE_UNSURE + k))
 		bp_misuse("bufpool_checkout", d,
 		          "an idle buffer has an owner: returned twice");
 	/* Where it came home in a parent process, see fork.c. */
 	TRACK_OUT(d->base, class_size[k]);
 	if (d->pool->wipe != BUFPOOL_WIPE_NONE)
 		bp_wipe_memset(d->base, class_size[k]);
+	return hand_out(d, k);
 }
 
 /* Take an idle buffer from the thread's own cache. */
@@ -515,14 +525,14 @@ static struct buf *take_cached(struct cache *c, unsigned k)
 	struct magazine *m = &c->magazine[k];
 	struct buf *d;
 
-	if (!magazine_take(m, &d, c->fenced))
+	if (!magazine_take(c, k, &d, c->fenced))
 		d = bp_magazine_take_contested(m);
 	if (d != NULL)
-		owner_count(&m->hits);
+		owner_add(&m->hits, 1);
 	return d;
 }
 
-struct buf *bp_take(bufpool_t *pool, unsigned k, size_t len)
+bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 {
 	struct cache *c;
 	struct buf *d = NULL;
@@ -544,19 +554,17 @@ struct buf *bp_take(bufpool_t *pool, unsigned k, size_t len)
 	if (d == NULL)
 		return NULL;
 	if (c != NULL) {
-		owner_set(&c->asked, c->asked + len);
-		if (!cache_is_charged(c, c->asked))
+		owner_add(&c->spare, -(uint64_t) len);
+		if (!spare_is_fair(c, c->spare))
 			bp_cache_charge(pool, c, 0);
 	} else {
-		ck_pr_add_64(&pool->asked, len);
 		bp_gauge_add(&pool->bytes, len);
 	}
-	check_home(d, k);
 	d->pub.len = len;
 	d->asked = len;
-	TRACK_OUT(d->base, class_size[k]);
-	buf_set_state(d, STATE_OUT + k);
-	return d;
+	if (CK_CC_UNLIKELY(!buf_is(d, STATE_HOME + k)))
+		return bp_checkout_unsure(d, k);
+	return hand_out(d, k);
 }
 
 static bufpool_buf_t *fail(int error)
@@ -576,9 +584,12 @@ static bufpool_buf_t *from_heap(bufpool_t *pool, size_t size, size_t alignment)
 
 bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len)
 {
-	struct buf *d = bp_take(pool, k, len);
+	bufpool_buf_t *buf;
 
-	return d != NULL ? &d->pub : from_heap(pool, len, PAGE);
+	if (pool == NULL)
+		return fail(EINVAL);
+	buf = bp_take(pool, k, len);
+	return buf != NULL ? buf : from_heap(pool, len, PAGE);
 }
 
 /* What is wrong with these arguments; 0 if nothing is. */
@@ -611,7 +622,7 @@ bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
 {
 	int error = check_request(pool, size);
 	unsigned k = bp_class_of(size);
-	struct buf *d = NULL;
+	bufpool_buf_t *buf = NULL;
 
 	if (error == 0 &&
 	    (alignment == 0 || (alignment & (alignment - 1)) != 0))
@@ -619,21 +630,21 @@ bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
 	if (error != 0)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES && alignment <= class_alignment(class_size[k]))
-		d = bp_take(pool, k, size);
-	return d != NULL ? &d->pub : from_heap(pool, size, alignment);
+		buf = bp_take(pool, k, size);
+	return buf != NULL ? buf : from_heap(pool, size, alignment);
 }
 
 bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
 {
 	int error = check_request(pool, size);
 	unsigned k = bp_class_of(size);
-	struct buf *d = NULL;
+	bufpool_buf_t *buf = NULL;
 
 	if (error != 0)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES)
-		d = bp_take(pool, k, size);
-	return d != NULL ? &d->pub : fail(ENOBUFS);
+		buf = bp_take(pool, k, size);
+	return buf != NULL ? buf : fail(ENOBUFS);
 }
 
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
@@ -643,7 +654,7 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 	int error = check_request(pool, size);
 	unsigned k = bp_class_of(size);
 	int saved = errno;
-	struct buf *d;
+	bufpool_buf_t *buf;
 
 	if (error == 0 && timeout != NULL &&
 	    (timeout->tv_sec < 0 || timeout->tv_nsec < 0 ||
@@ -655,13 +666,13 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 		return fail(error);
 	if (timeout != NULL && timeout->tv_sec > for_ever)
 		timeout = NULL;
-	d = bp_take(pool, k, size);
-	if (d == NULL)
-		d = bp_wait(pool, k, size, timeout);
-	if (d == NULL)
+	buf = bp_take(pool, k, size);
+	if (buf == NULL)
+		buf = bp_wait(pool, k, size, timeout);
+	if (buf == NULL)
 		return fail(ETIMEDOUT);
 	errno = saved;
-	return &d->pub;
+	return buf;
 }
 
 size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
@@ -707,6 +718,7 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 	unsigned depth = pool->depth[k];
 
 	if (depth == 0 || place_of(pool, d, k) != c->place) {
+		owner_add(&m->offset, 1);
 		bp_cache_charge(pool, c, -1);
 		give_one(pool, c->waitq, c->shard, k, d);
 		return;
@@ -715,7 +727,7 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 	   it is the put that finds out and empties the magazine. */
 	for (;;) {
 		bp_magazine_make_room(m, depth);
-		if (magazine_put(c, m, d))
+		if (magazine_put(c, k, d, c->fenced))
 			return;
 		bp_cache_spill(c, k, (depth + 1) / 2);
 	}
@@ -728,24 +740,34 @@ void bp_return_slow(struct buf *d, unsigned k)
 	struct waitq *q;
 
 	if (c != NULL) {
-		struct magazine *m = &c->magazine[k];
-
-		owner_count(&m->returns);
-		owner_set(&c->asked, c->asked - d->asked);
-		if (!cache_is_charged(c, c->asked))
+		owner_add(&c->spare, d->asked);
+		if (!spare_is_fair(c, c->spare))
 			bp_cache_charge(pool, c, 0);
-		if (place_of(pool, d, k) != c->place || !magazine_put(c, m, d))
+		if (place_of(pool, d, k) != c->place ||
+		    !magazine_put(c, k, d, c->fenced))
 			bp_return_full(c, d, k);
 		return;
 	}
 	ck_pr_inc_64(&pool->counts[k].returns);
-	ck_pr_add_64(&pool->asked, -d->asked);
 	bp_gauge_add(&pool->bytes, -d->asked);
 	bp_gauge_add(&pool->bufs, -1);
 	q = pool->waitq;
 	bp_waitq_ref(q);
 	give_one(pool, q, 0, k, d);
 	bp_waitq_unref(q);
+}
+
+void bp_return_other(struct buf *d)
+{
+	if (handle_state(d) == STATE_OUT_HEAP)
+		bp_heap_return(d);
+	else
+		bp_misuse_handle("bufpool_return", d);
+}
+
+void bp_return_spoilt(struct buf *d, size_t capacity)
+{
+	bp_misuse_owner("bufpool_return", d, capacity);
 }
 
 void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n)

@@ -77,6 +77,27 @@ static inline uint32_t buf_state(const struct buf *d)
 	return d->state - (uint32_t) (uintptr_t) d;
 }
 
+/* From one state to another of the same class: one step in memory. */
+static inline void buf_change_state(struct buf *d, uint32_t from, uint32_t to)
+{
+	d->state += to - from;
+}
+
+static inline bool buf_is(const struct buf *d, uint32_t state)
+{
+	return d->state == state + (uint32_t) (uintptr_t) d;
+}
+
+/* The state of a handle that may be none of ours, nor aligned as one: read in a
+   way that no sanitizer takes offence at. */
+static inline uint32_t handle_state(const void *handle)
+{
+	const char *state = (const char *) handle + offsetof(struct buf, state);
+
+	return ck_pr_load_32((const uint32_t *) (const void *) state) -
+	       (uint32_t) (uintptr_t) handle;
+}
+
 static inline void buf_set_state(struct buf *d, uint32_t state)
 {
 	d->state = state + (uint32_t) (uintptr_t) d;
@@ -103,7 +124,6 @@ struct heap {
 	struct buf *chunk[HEAP_CHUNKS];       /* all descriptors */
 	uint64_t out;                         /* live buffers */
 	uint64_t bytes;                       /* their capacities */
-	uint64_t asked;                       /* what they were asked for */
 	uint64_t served[BUFPOOL_CLASSES + 1]; /* checkouts, oversize last */
 };
 
@@ -141,7 +161,6 @@ struct bufpool {
 	/* Written at the depot's pace, not at the cache's. */
 	struct gauge bufs __attribute__((aligned(CK_MD_CACHELINE)));
 	struct gauge bytes;
-	uint64_t asked; /* bytes asked for by threads without a cache */
 	/* What keeps the memory.  It starts as the number of buffers, and one
 	   more for the pool not being destroyed; live heap buffers come on
 	   top.  Destroy takes off that one and what it finds at home, and each
@@ -206,24 +225,30 @@ void bp_gauge_add(struct gauge *gauge, uint64_t delta);
  * What the fast paths of checkout.c leave over.
  *
  * bp_checkout_slow: a checkout of class k, in full.
+ * bp_checkout_unsure: take out a buffer whose state is not STATE_HOME.
  * bp_checkout_other: above the largest class, or an error.
  * bp_return_slow: send home a buffer that is erased and marked STATE_HOME.
  * bp_return_full: the same, into a cache whose magazine may be full.
+ * bp_return_other: a heap buffer, or a handle that is misused.
+ * bp_return_spoilt: an owner has changed what it must not.
  */
 bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len);
+bufpool_buf_t *bp_checkout_unsure(struct buf *d, unsigned k);
 bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size);
 void bp_return_slow(struct buf *d, unsigned k);
 void bp_return_full(struct cache *c, struct buf *d, unsigned k);
+void bp_return_other(struct buf *d);
+void bp_return_spoilt(struct buf *d, size_t capacity);
 
 /* checkout.c: erase a buffer that nobody holds any more, and send it home. */
 void bp_frozen_return(struct buf *d);
 
 /* Pool memory of class k for len bytes, or NULL; errno is left alone. */
-struct buf *bp_take(bufpool_t *pool, unsigned k, size_t len);
+bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len);
 
 /* wait.c: the same, but sleeps for want of a buffer; may set errno. */
-struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
-                    const struct timespec *timeout);
+bufpool_buf_t *bp_wait(bufpool_t *pool, unsigned k, size_t len,
+                       const struct timespec *timeout);
 
 /* n buffers, or destroy itself, are done with a pool; the last one frees it. */
 void bp_pool_settle(bufpool_t *pool, uint64_t n);
@@ -279,15 +304,6 @@ static inline size_t buf_used(struct buf *d)
 
 	d->frozen = 0;
 	return used;
-}
-
-/* checkout: an idle buffer of class k, or not quite; see pool.c. */
-void bp_check_home(struct buf *d, unsigned k);
-
-static inline void check_home(struct buf *d, unsigned k)
-{
-	if (CK_CC_UNLIKELY(buf_state(d) != STATE_HOME + k))
-		bp_check_home(d, k);
 }
 
 /* What an owner must not have changed when its buffer comes in. */

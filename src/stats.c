@@ -34,7 +34,7 @@ static void class_stats(const bufpool_t *pool, unsigned k,
 	const struct cache *c;
 
 	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next)
-		returns += ck_pr_load_64(&c->magazine[k].returns);
+		returns += magazine_returns(&c->magazine[k]);
 	out->total = pool->total[k];
 	out->depot_hits = ck_pr_load_64(&shared->depot_hits);
 	out->stolen = ck_pr_load_64(&shared->stolen);
@@ -61,7 +61,7 @@ static void class_stats(const bufpool_t *pool, unsigned k,
 void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out)
 {
 	const struct cache *c;
-	uint64_t asked;
+	uint64_t spare = 0;
 
 	if (out == NULL)
 		return;
@@ -81,10 +81,10 @@ void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out)
 	out->misses += out->oversize;
 	out->heap_bytes = ck_pr_load_64(&pool->heap.bytes);
 	out->checked_out += ck_pr_load_64(&pool->heap.out);
-	asked = ck_pr_load_64(&pool->asked) + ck_pr_load_64(&pool->heap.asked);
 	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next)
-		asked += ck_pr_load_64(&c->asked);
-	out->bytes_checked_out = at_least_zero(asked);
+		spare += ck_pr_load_64(&c->spare);
+	out->bytes_checked_out =
+		at_least_zero(ck_pr_load_64(&pool->bytes.now) - spare);
 	out->peak_checked_out = ck_pr_load_64(&pool->bufs.peak);
 	out->peak_bytes_checked_out = ck_pr_load_64(&pool->bytes.peak);
 }

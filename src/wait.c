@@ -105,13 +105,13 @@ static void sleep_a_moment(uint32_t *seq, uint32_t was)
 	sleep_until(seq, was, &end);
 }
 
-struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
-                    const struct timespec *timeout)
+bufpool_buf_t *bp_wait(bufpool_t *pool, unsigned k, size_t len,
+                       const struct timespec *timeout)
 {
 	struct waitq *q = pool->waitq;
 	uint32_t *seq = &q->class[k].seq;
 	struct timespec until, *deadline = NULL;
-	struct buf *d;
+	bufpool_buf_t *buf;
 	bool heard, over = false;
 
 	if (timeout != NULL) {
@@ -126,8 +126,8 @@ struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
 		uint32_t was = ck_pr_load_32(seq);
 
 		ck_pr_fence_load(); /* what comes after was changes it */
-		d = bp_take(pool, k, len);
-		if (d != NULL || over)
+		buf = bp_take(pool, k, len);
+		if (buf != NULL || over)
 			break;
 		if (heard)
 			sleep_until(seq, was, deadline);
@@ -136,5 +136,5 @@ struct buf *bp_wait(bufpool_t *pool, unsigned k, size_t len,
 		over = is_over(deadline); /* look once more, though */
 	}
 	ck_pr_dec_32(&q->class[k].waiters);
-	return d;
+	return buf;
 }
