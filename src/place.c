@@ -122,7 +122,10 @@ static int choose(struct places *places, int wanted,
 	return error;
 }
 
-/* A topology with what matters here, which is quicker to load than all. */
+/*
+ * A topology with what matters here, which is quicker to load than all.  Without
+ * groups a node would have no parent but the machine, and all CPUs for its own.
+ */
 static int load(struct places *places)
 {
 	hwloc_topology_t topology;
@@ -131,6 +134,8 @@ static int load(struct places *places)
 		return ENOMEM;
 	hwloc_topology_set_all_types_filter(topology,
 	                                    HWLOC_TYPE_FILTER_KEEP_NONE);
+	hwloc_topology_set_type_filter(topology, HWLOC_OBJ_GROUP,
+	                               HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
 	if (hwloc_topology_load(topology) != 0) {
 		hwloc_topology_destroy(topology);
 		return ENOSYS;
