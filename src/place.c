@@ -23,10 +23,16 @@ static hwloc_obj_t next_node(hwloc_topology_t topology, hwloc_obj_t node)
 	return hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, node);
 }
 
+static bool has_memory(hwloc_obj_t node)
+{
+	return node->attr->numanode.local_memory > 0;
+}
+
 /*
- * The node that a CPU is of: of those it is local to, the one that is local to
- * the fewest CPUs, as a node of memory alone may be local to all; of equals the
- * first, as hwloc puts the usual kind of memory before the special.
+ * The node that a CPU is of: of those with memory that are local to it, the one
+ * that is local to the fewest CPUs, as a node of memory alone may be local to
+ * all; of equals the first, as hwloc puts the usual kind of memory before the
+ * special.  If there is none, one without memory: it tells what is near.
  */
 static hwloc_obj_t node_of_cpu(hwloc_topology_t topology, unsigned cpu)
 {
@@ -34,10 +40,10 @@ static hwloc_obj_t node_of_cpu(hwloc_topology_t topology, unsigned cpu)
 	int fewest = INT32_MAX;
 
 	while ((node = next_node(topology, node)) != NULL) {
-		int cpus = hwloc_bitmap_weight(node->cpuset);
+		int cpus = has_memory(node) ? hwloc_bitmap_weight(node->cpuset)
+		                            : INT32_MAX - 1;
 
-		if (hwloc_bitmap_isset(node->cpuset, cpu) &&
-		    node->attr->numanode.local_memory > 0 && cpus < fewest) {
+		if (hwloc_bitmap_isset(node->cpuset, cpu) && cpus < fewest) {
 			best = node;
 			fewest = cpus;
 		}
@@ -70,7 +76,7 @@ static int local_places(struct places *places, hwloc_const_nodeset_t allowed)
 	{
 		hwloc_obj_t home = node_of_cpu(topology, (unsigned) cpu);
 
-		if (home != NULL)
+		if (home != NULL && has_memory(home))
 			hwloc_bitmap_set(with_cpus, home->os_index);
 	}
 	while (error == 0 && places->n < PLACES_MAX &&
