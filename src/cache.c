@@ -76,9 +76,8 @@ struct buf *bp_magazine_take_contested(struct magazine *m)
 	return d;
 }
 
-/* The owner takes up to n, the ones put last first; 0 if there is none. */
-static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
-                          bool fenced)
+unsigned bp_magazine_take_many(struct magazine *m, struct buf **out, unsigned n,
+                               bool fenced)
 {
 	for (;;) {
 		uint64_t count = bp_magazine_count(m);
@@ -96,7 +95,6 @@ static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
 		if (b >= limit) {
 			for (; got < n; got++)
 				out[got] = m->slot[SLOT(b + n - 1 - got)];
-			owner_add(&m->offset, n);
 			return got;
 		}
 		b += n;
@@ -106,6 +104,7 @@ static unsigned take_many(struct magazine *m, struct buf **out, unsigned n,
 			b = limit;
 		while (got < n && (out[got] = take_top(m, b)) != NULL)
 			got++;
+		owner_add(&m->offset, -(uint64_t) got); /* as hits to come */
 		if (got > 0)
 			return got;
 	}
@@ -212,6 +211,7 @@ void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
 
 unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 {
+	struct magazine *m = &c->magazine[k];
 	struct buf *bufs[MAGAZINE_SLOTS];
 	/* A put of buffers that are being moved may have led here: their move
 	   is not over yet. */
@@ -220,7 +220,8 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 	unsigned got;
 
 	move_begin(c);
-	got = take_many(&c->magazine[k], bufs, n, c->fenced);
+	got = bp_magazine_take_many(m, bufs, n, c->fenced);
+	owner_add(&m->offset, got); /* no hits */
 	if (got > 0) {
 		/* The pool is there as long as we have a buffer of it. */
 		pool = bufs[0]->pool;

@@ -119,6 +119,10 @@ struct cache *bp_cache_find(bufpool_t *pool);
 /* Take what magazine_take() leaves, the contested part. */
 struct buf *bp_magazine_take_contested(struct magazine *m);
 
+/* The owner takes up to n, the ones put last first; 0 if there is none. */
+unsigned bp_magazine_take_many(struct magazine *m, struct buf **out, unsigned n,
+                               bool fenced);
+
 /* After a put of class k while the alarm is set: somebody wants to know. */
 void bp_cache_put_alarm(struct cache *c, unsigned k);
 

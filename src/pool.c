@@ -532,6 +532,39 @@ static struct buf *take_cached(struct cache *c, unsigned k)
 	return d;
 }
 
+/* This thread's cache of the pool, for where it is now; or NULL. */
+static struct cache *cache_here(bufpool_t *pool)
+{
+	struct cache *c = bp_cache_find(pool);
+	unsigned here = place_here(pool);
+
+	if (c != NULL && CK_CC_UNLIKELY(here != c->place))
+		bp_cache_move(c, here);
+	return c;
+}
+
+/* len bytes more are asked for. */
+static void charge(bufpool_t *pool, struct cache *c, size_t len)
+{
+	if (c == NULL) {
+		bp_gauge_add(&pool->bytes, len);
+		return;
+	}
+	owner_add(&c->spare, -(uint64_t) len);
+	if (!spare_is_fair(c, c->spare))
+		bp_cache_charge(pool, c, 0);
+}
+
+/* An idle buffer becomes one with an owner. */
+static bufpool_buf_t *hand_out_for(struct buf *d, unsigned k, size_t len)
+{
+	d->pub.len = len;
+	d->asked = len;
+	if (CK_CC_UNLIKELY(!buf_is(d, STATE_HOME + k)))
+		return bp_checkout_unsure(d, k);
+	return hand_out(d, k);
+}
+
 bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 {
 	struct cache *c;
@@ -540,31 +573,37 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 
 	if (pool->total[k] == 0)
 		return NULL;
-	c = bp_cache_find(pool);
-	if (c != NULL) {
-		unsigned here = place_here(pool);
-
-		if (CK_CC_UNLIKELY(here != c->place))
-			bp_cache_move(c, here);
+	c = cache_here(pool);
+	if (c != NULL)
 		d = take_cached(c, k);
-	}
 	if (d == NULL)
 		d = take_shared(pool, c, k);
 	errno = saved;
 	if (d == NULL)
 		return NULL;
-	if (c != NULL) {
-		owner_add(&c->spare, -(uint64_t) len);
-		if (!spare_is_fair(c, c->spare))
-			bp_cache_charge(pool, c, 0);
-	} else {
-		bp_gauge_add(&pool->bytes, len);
-	}
-	d->pub.len = len;
-	d->asked = len;
-	if (CK_CC_UNLIKELY(!buf_is(d, STATE_HOME + k)))
-		return bp_checkout_unsure(d, k);
-	return hand_out(d, k);
+	charge(pool, c, len);
+	return hand_out_for(d, k, len);
+}
+
+/* Up to n of what this thread has cached, in one step: how many. */
+static size_t take_cached_bulk(bufpool_t *pool, unsigned k, size_t len,
+                               bufpool_buf_t **bufs, size_t n)
+{
+	struct cache *c = cache_here(pool);
+	struct buf *d[MAGAZINE_SLOTS];
+	unsigned got;
+
+	if (c == NULL)
+		return 0;
+	got = bp_magazine_take_many(&c->magazine[k], d,
+	                            (unsigned) min_size(n, MAGAZINE_SLOTS),
+	                            c->fenced);
+	owner_add(&c->magazine[k].hits, got);
+	if (got > 0)
+		charge(pool, c, got * len);
+	for (unsigned i = 0; i < got; i++)
+		bufs[i] = hand_out_for(d[i], k, len);
+	return got;
 }
 
 static bufpool_buf_t *fail(int error)
@@ -679,6 +718,7 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
                              size_t n)
 {
 	int error = check_request(pool, size);
+	unsigned k = bp_class_of(size);
 	size_t got = 0;
 
 	if (error == 0 && bufs == NULL && n > 0)
@@ -687,8 +727,17 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
 		errno = error;
 		return 0;
 	}
-	while (got < n && (bufs[got] = bufpool_checkout(pool, size)) != NULL)
-		got++;
+	while (got < n) {
+		if (k < BUFPOOL_CLASSES)
+			got += take_cached_bulk(pool, k, size, bufs + got,
+			                        n - got);
+		/* One by the usual way, which fetches more. */
+		if (got < n) {
+			bufs[got] = bufpool_checkout(pool, size);
+			if (bufs[got++] == NULL)
+				return got - 1;
+		}
+	}
 	return got;
 }
 
