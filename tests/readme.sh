@@ -28,7 +28,9 @@ for c in "$tmp"/*.c; do
 		-Wl,-rpath,"$build/.libs" || fail "$(cat "$c"): does not compile"
 	echo 'some input' | "${c%.c}" >"$tmp/out" ||
 		fail "$(cat "$c"): exits with $?"
-	[ "$(cat "$tmp/out")" = 'some input' ] || fail "prints $(cat "$tmp/out")"
+	# Those that read copy.
+	! grep -q 'read(0' "$c" || [ "$(cat "$tmp/out")" = 'some input' ] ||
+		fail "prints $(cat "$tmp/out")"
 done
 
 # The size table: "| `4k` | 4,096 | 64 | 64 |" is name, size, cache, count.
