@@ -191,9 +191,11 @@ int bp_places_find(struct places *places, const bufpool_config_t *cfg,
 		bp_places_drop(places);
 		return error;
 	}
-	/* Where there is but one node, all memory is on it: nothing to do. */
-	if (error != 0 ||
-	    hwloc_get_nbobjs_by_type(places->topology, HWLOC_OBJ_NUMANODE) == 1)
+	/* Where there is but one node, all memory is on it: nothing to do.  (An
+	   application's topology may leave out others that there are.) */
+	if (error != 0 || (places->loaded &&
+	                   hwloc_get_nbobjs_by_type(places->topology,
+	                                            HWLOC_OBJ_NUMANODE) == 1))
 		anywhere(places);
 	return 0;
 }
