@@ -137,6 +137,13 @@ extern const struct peer peer_glibc, peer_jemalloc, peer_mimalloc,
 	peer_tcmalloc;
 extern const struct peer peer_rte_mempool, peer_apr;
 
+/* More than one thread uses a pool. */
+static inline bool job_is_shared(const struct job *job)
+{
+	return job->threads > 1 || job->shape == HANDOVER ||
+	       job->shape == EXCHANGE;
+}
+
 /* Buffers in a pool, and the most that a thread caches, as our class has it. */
 size_t job_count(const struct job *job);
 size_t job_cache(const struct job *job);

@@ -41,6 +41,7 @@
 #include <fnmatch.h>
 #include <getopt.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -405,6 +406,20 @@ static void fail(struct cell *cell, const char *why)
 	snprintf(cell->why, sizeof(cell->why), "skipped: %s", why);
 }
 
+/* False if the worker fails, or hangs; it is gone then. */
+static bool ask(struct process *p, const struct job *job, struct result *result)
+{
+	struct pollfd answer = {.fd = p->fd, .events = POLLIN};
+
+	if (write(p->fd, job, sizeof(*job)) == sizeof(*job) &&
+	    poll(&answer, 1, 60000) == 1 &&
+	    read(p->fd, result, sizeof(*result)) == sizeof(*result))
+		return true;
+	kill(p->pid, SIGKILL);
+	stop_process(p);
+	return false;
+}
+
 /* Do a cell's job once. */
 static void measure(struct cell *cell, size_t number, struct process *p)
 {
@@ -422,11 +437,9 @@ static void measure(struct cell *cell, size_t number, struct process *p)
 		fail(cell, "too little memory is available");
 		return;
 	}
-	if (write(p->fd, &job, sizeof(job)) != sizeof(job) ||
-	    read(p->fd, &result, sizeof(result)) != sizeof(result)) {
-		fail(cell, "its process died");
-		stop_process(p);
-		snprintf(p->hello.text, TEXT_SIZE, "its process died");
+	if (!ask(p, &job, &result)) {
+		snprintf(p->hello.text, TEXT_SIZE, "its process failed");
+		fail(cell, p->hello.text);
 		return;
 	}
 	for (unsigned v = 0; v < MAX_VALUES; v++)

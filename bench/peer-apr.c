@@ -59,7 +59,7 @@ static struct source *open_apr(const struct peer *peer, const struct job *job)
 	    apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT,
 	                            s->pool) != APR_SUCCESS)
 		die("apr: no allocator");
-	if (job->threads > 1 || job->shape == HANDOVER)
+	if (job_is_shared(job))
 		apr_allocator_mutex_set(s->allocator, mutex);
 	return s;
 }

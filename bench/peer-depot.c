@@ -70,7 +70,7 @@ static struct source *open_depot(const struct peer *peer, const struct job *job)
 	if (s == NULL)
 		die("no memory");
 	s->size = job->size;
-	s->shards = job->threads > 1 ? 2 : 1;
+	s->shards = job_is_shared(job) ? 2 : 1;
 	s->bufs = need(count, sizeof(*s->bufs));
 	s->next = need(count, sizeof(*s->next));
 	bp_depot_init(&s->depot, s->bufs, s->next, (uint32_t) count, s->shards);
