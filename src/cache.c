@@ -199,7 +199,7 @@ void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
 {
 	uint64_t want = 0, spare = c->spare;
 
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+	for (unsigned k = 0; k < BUFPOOL_CLASSES && c->slack > 0; k++)
 		want += bp_magazine_count(&c->magazine[k]) * class_size[k];
 	if (want != spare) {
 		bp_gauge_add(&pool->bytes, want - spare);
@@ -535,8 +535,11 @@ static struct cache *table_get(const bufpool_t *pool)
 
 struct cache *bp_cache_find(bufpool_t *pool)
 {
-	struct cache *c = table_get(pool);
+	struct cache *c = bp_thread.cache;
 
+	if (c->pool_id == pool->id)
+		return c;
+	c = table_get(pool);
 	if (c == NULL)
 		c = cache_enrol(pool);
 	if (c != NULL)

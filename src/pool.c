@@ -420,10 +420,11 @@ static uint64_t stamp_of(bufpool_t *pool, unsigned k)
 
 /*
  * Take up to n idle buffers from the place that the thread is at, else one from
- * the nearest that has any.  Says no only if none was idle anywhere while it looked: what may have gone
- * from a place not yet looked at to one already seen has changed the stamp.
- * Buffers that another thread is moving are in no place at all.  That thread is
- * given time to finish, but not for ever, as it may have been stopped.
+ * the nearest that has any.  Says no only if none was idle anywhere while it
+ * looked: what may have gone from somewhere not yet looked at to somewhere
+ * already seen has changed the stamp.  Buffers that another thread is moving
+ * are nowhere.  That thread is given time to finish, but not for ever, as it may
+ * have been stopped.
  */
 static unsigned find_idle(bufpool_t *pool, struct cache *c, unsigned here,
                           unsigned k, struct buf **out, unsigned n,
@@ -464,11 +465,16 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 	unsigned batch = c != NULL ? refill_batch(pool, k) : 1;
 	struct buf *got[MAGAZINE_SLOTS + 1];
 	struct magazine *m;
-	bool stolen;
+	bool stolen = false, remote;
 	unsigned here = c != NULL ? c->place : place_here(pool);
-	unsigned n = find_idle(pool, c, here, k, got, batch, &stolen);
-	bool remote = n > 0 && place_of(pool, got[0], k) != here;
+	unsigned shard = c != NULL ? c->shard : 0;
+	unsigned n;
 
+	move_begin(c);
+	n = bp_depot_take(pool_depot(pool, here, k), shard, got, batch);
+	if (n == 0)
+		n = find_idle(pool, c, here, k, got, batch, &stolen);
+	remote = n > 0 && place_of(pool, got[0], k) != here;
 	if (c == NULL) {
 		if (n == 0)
 			return NULL;
@@ -493,7 +499,6 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 		owner_add(&m->offset, 1 - (uint64_t) n); /* no returns */
 		for (unsigned i = n - 1; i > 0; i--)
 			magazine_put(c, k, got[i], c->fenced);
-		bp_cache_charge(pool, c, 0);
 	}
 	move_end(c);
 	return n > 0 ? got[0] : NULL;
@@ -543,15 +548,15 @@ static struct cache *cache_here(bufpool_t *pool)
 	return c;
 }
 
-/* len bytes more are asked for. */
-static void charge(bufpool_t *pool, struct cache *c, size_t len)
+/* len bytes more are asked for; what is cached may have changed by more. */
+static void charge(bufpool_t *pool, struct cache *c, size_t len, bool refilled)
 {
 	if (c == NULL) {
 		bp_gauge_add(&pool->bytes, len);
 		return;
 	}
 	owner_add(&c->spare, -(uint64_t) len);
-	if (!spare_is_fair(c, c->spare))
+	if (refilled || !spare_is_fair(c, c->spare))
 		bp_cache_charge(pool, c, 0);
 }
 
@@ -569,19 +574,21 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 {
 	struct cache *c;
 	struct buf *d = NULL;
+	bool refilled;
 	int saved = errno;
 
 	if (pool->total[k] == 0)
 		return NULL;
 	c = cache_here(pool);
-	if (c != NULL)
+	if (c != NULL && pool->depth[k] > 0)
 		d = take_cached(c, k);
+	refilled = d == NULL;
 	if (d == NULL)
 		d = take_shared(pool, c, k);
 	errno = saved;
 	if (d == NULL)
 		return NULL;
-	charge(pool, c, len);
+	charge(pool, c, len, refilled);
 	return hand_out_for(d, k, len);
 }
 
@@ -593,14 +600,14 @@ static size_t take_cached_bulk(bufpool_t *pool, unsigned k, size_t len,
 	struct buf *d[MAGAZINE_SLOTS];
 	unsigned got;
 
-	if (c == NULL)
+	if (c == NULL || pool->depth[k] == 0)
 		return 0;
 	got = bp_magazine_take_many(&c->magazine[k], d,
 	                            (unsigned) min_size(n, MAGAZINE_SLOTS),
 	                            c->fenced);
 	owner_add(&c->magazine[k].hits, got);
 	if (got > 0)
-		charge(pool, c, got * len);
+		charge(pool, c, got * len, false);
 	for (unsigned i = 0; i < got; i++)
 		bufs[i] = hand_out_for(d[i], k, len);
 	return got;
@@ -790,8 +797,6 @@ void bp_return_slow(struct buf *d, unsigned k)
 
 	if (c != NULL) {
 		owner_add(&c->spare, d->asked);
-		if (!spare_is_fair(c, c->spare))
-			bp_cache_charge(pool, c, 0);
 		if (place_of(pool, d, k) != c->place ||
 		    !magazine_put(c, k, d, c->fenced))
 			bp_return_full(c, d, k);
