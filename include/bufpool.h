@@ -402,8 +402,8 @@ typedef struct {
 	                              the number of cached buffers */
 	uint64_t bytes_checked_out;      /* bytes asked for, of buffers out */
 	uint64_t peak_bytes_checked_out; /* never under the truth; over it by
-	                                    at most what the caches of all
-	                                    threads could hold */
+	                                    at most twice what the caches of
+	                                    all threads could hold */
 	uint64_t heap_bytes;             /* capacities of live heap buffers */
 	bufpool_class_stats_t per_class[BUFPOOL_CLASSES];
 } bufpool_stats_t;
