@@ -223,7 +223,8 @@ static void print_verdict(const struct target *t, const char *size,
 		       measured <= t->bar ? "yes" : "NO");
 }
 
-static void print_target(const struct results *all, const struct target *t)
+static void print_target(const struct results *all, const struct target *t,
+                         bool also_missing)
 {
 	bool any = false;
 
@@ -242,18 +243,18 @@ static void print_target(const struct results *all, const struct target *t)
 		              measured);
 		any = true;
 	}
-	if (!any)
+	if (!any && also_missing)
 		print_verdict(t, "", "", NAN);
 }
 
 void print_targets(const struct results *all, const struct target *targets,
-                   size_t n)
+                   size_t n, bool also_missing)
 {
 	printf("\nWhat is asked of us, as ratios unless a unit is named (-: not"
 	       " measured)\n  %-64s %-5s %-12s %7s %9s  %s\n",
 	       "what", "size", "against", "bar", "measured", "met?");
 	for (size_t i = 0; i < n; i++)
-		print_target(all, &targets[i]);
+		print_target(all, &targets[i], also_missing);
 }
 
 /* -------------------------------------------------------------- the machine */

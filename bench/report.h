@@ -61,10 +61,11 @@ const char *value_name(const struct kase *kase, unsigned value);
 /* A target is about it. */
 bool is_wanted(const struct target *t, const struct cell *cell);
 
-/* Text for people on stdout: a case, and in the end the targets. */
+/* Text for people on stdout: a case, and in the end the targets, those too that
+   were not measured if also_missing. */
 void print_case(const struct results *all, const struct kase *kase);
 void print_targets(const struct results *all, const struct target *targets,
-                   size_t n);
+                   size_t n, bool also_missing);
 
 /* All of a run, as a table for programs. */
 void write_results(FILE *to, const struct results *all);
