@@ -14,7 +14,8 @@
  * and, where it has such calls, with a macro of the same name,
  *
  *     get_bulk(s, bufs, n), put_bulk(s, bufs, n, wipe)
- *         all n of them; get_bulk() returns false if it took none
+ *         all n of them; get_bulk() returns false if it took none,
+ *         as there were too few
  *     freeze(s, buf), share(s, buf), drop(s, buf)
  *         make buf one to be shared; one more handle of it; give a handle up
  *     payload(buf)

@@ -31,8 +31,12 @@ static inline void put(struct source *s, void *handle, bool wipe)
 #define get_bulk get_bulk
 static inline bool get_bulk(struct source *s, void **bufs, size_t n)
 {
-	return bufpool_checkout_bulk(s->pool, s->size, (bufpool_buf_t **) bufs,
-	                             n) == n;
+	bufpool_buf_t **to = (bufpool_buf_t **) bufs;
+	size_t got = bufpool_checkout_bulk(s->pool, s->size, to, n);
+
+	if (got < n)
+		bufpool_return_bulk(to, got);
+	return got == n;
 }
 
 #define put_bulk put_bulk
