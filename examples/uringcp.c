@@ -316,7 +316,7 @@ static const char help[] =
 "  --help\n"
 "\n"
 "Registered memory counts as locked: without privileges, --buffer times --depth\n"
-"may not exceed ulimit -l.  Exit status: 0; 1 if something failed; 2 if the\n"
+"has to stay below ulimit -l.  Exit status: 0; 1 if something failed; 2 if the\n"
 "command line is wrong.";
 
 /* A number from 1 to max, with a suffix if suffixes says so. */
