@@ -129,6 +129,7 @@ static void detach(void *arg, const bufpool_region_t *region, void *cookie)
 
 	must(fi_mr_key(mr) != FI_KEY_NOTAVAIL);
 	must(region->cookie == cookie);
+	must(is_mapped(region->base)); /* a card may still be at work */
 	must(fi_close(&mr->fid) == 0);
 	s->attached--;
 }
