@@ -21,9 +21,10 @@
  * bufpool_destroy() is called, and from then on, no thread may be in or enter
  * another call that names the pool.  Calls that name a buffer
  * (bufpool_return()) remain welcome during and after the destroy.  No call but
- * bufpool_checkout_wait() waits for another thread, whatever instruction that
- * thread is stopped at (fallbacks to the heap are as good as the malloc behind
- * them); none is async-signal-safe.
+ * bufpool_checkout_wait() and bufpool_create() waits for another thread, whatever
+ * instruction that thread is stopped at (fallbacks to the heap are as good as the
+ * malloc behind them); creates and forks wait for one another.  None is
+ * async-signal-safe.
  *
  * Fork. In the child the pools work on, with statistics that start anew.
  * Buffers that other threads of the parent had out count as out in the child,

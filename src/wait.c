@@ -59,7 +59,10 @@ void bp_waitq_wake(struct waitq *q, unsigned k, unsigned n)
 	errno = saved;
 }
 
-/* Sleep while *seq is was, until deadline at the latest; NULL: for ever. */
+/*
+ * Sleep while *seq is was, until deadline at the latest; NULL: for ever.  May
+ * return at any time: where futex() is refused the waiter looks again and again.
+ */
 static void sleep_until(uint32_t *seq, uint32_t was,
                         const struct timespec *deadline)
 {

@@ -523,6 +523,20 @@ static void give_and_flush(bufpool_buf_t **bufs, size_t n)
 	bufpool_thread_flush(NULL);
 }
 
+/* Its cache is made while they sleep; not its exit is to wake them. */
+static void *return_and_stay(void *buf)
+{
+	bufpool_return(buf);
+	pause();
+	return NULL;
+}
+
+static void give_by_strangers(bufpool_buf_t **bufs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		start_thread(return_and_stay, bufs[i]);
+}
+
 static struct {
 	pthread_key_t key;
 	bufpool_buf_t *bufs[GIFTS];
@@ -569,6 +583,7 @@ static const struct give {
 	{give_slices, false, false},
 	{give_shared, false, false},
 	{give_thawed, false, false},
+	{give_by_strangers, false, false},
 	{give_and_flush, false, true},
 	{give_at_exit, true, true},
 	{give_frozen_at_exit, true, true},
@@ -1128,7 +1143,7 @@ static struct {
 	atomic_bool stopped, go; /* on */
 	atomic_bool done, leave;
 	bufpool_t *pool;
-	bufpool_buf_t *buf;
+	bufpool_buf_t *buf, *two[2];
 } walk;
 
 static void on_step(int signo)
@@ -1166,6 +1181,11 @@ static void flush_it(void)
 	bufpool_thread_flush(walk.pool);
 }
 
+static void return_two(void)
+{
+	bufpool_return_bulk(walk.two, 2);
+}
+
 static void wait_for_it(void)
 {
 	walk.buf = wait_in_time(walk.pool, 1);
@@ -1186,6 +1206,15 @@ static void cache_all(void)
 	bufpool_return_bulk(bufs, bufpool_checkout_bulk(walk.pool, 1, bufs, 2));
 }
 
+/* A put has not yet heard that nobody waits any more. */
+static void take_two_and_wait_in_vain(void)
+{
+	const struct timespec no_time = {0, 0};
+
+	must(bufpool_checkout_bulk(walk.pool, 1, walk.two, 2) == 2);
+	must(!bufpool_checkout_wait(walk.pool, 1, &no_time));
+}
+
 static void nothing(void)
 {
 }
@@ -1202,6 +1231,7 @@ static const struct play {
 	{1, 1, nothing, take_from_cache, return_it, nothing},
 	{1, 1, nothing, take_from_cache, return_it_in_bulk, nothing},
 	{1, 1, nothing, take_from_cache, freeze_and_unref_it, nothing},
+	{2, 2, nothing, take_two_and_wait_in_vain, return_two, nothing},
 	/* Moves of idle buffers: who looks meanwhile may find none. */
 	{2, 1, nothing, nothing, take_it, return_it},
 	{2, 1, cache_all, nothing, take_it, return_it},
@@ -1324,7 +1354,7 @@ START_TEST(sleep_amid_a_move)
 END_TEST
 
 /* Return while the falling asleep stands still.  False once it sleeps. */
-static bool return_beside(long stop)
+static bool return_beside(long stop, long *steps)
 {
 	pthread_t thread = start_walker(&plays[PLAYS], stop);
 	int seen = 0;
@@ -1334,23 +1364,32 @@ static bool return_beside(long stop)
 		usleep(20);
 		seen = walk.tid && is_asleep(walk.tid) ? seen + 1 : 0;
 	}
+	*steps = walk.steps;
 	bufpool_return(walk.buf);
 	walk.go = true;
 	end_walker(thread);
 	return seen < 3;
 }
 
+enum { LAST_LOOK = 64 }; /* steps */
+
+/* Here and there on the way, and everywhere in the last look before it. */
 START_TEST(return_amid_a_sleep)
 {
 	uint64_t seed = (uintptr_t) &seed | 1;
-	long stop = 0, all;
+	long stop, all, steps;
 
 	set_the_stage(&settings[_i * 3], &plays[PLAYS]);
-	ck_assert(!return_beside(LONG_MAX));
-	all = walk.steps;
-	while (return_beside(stop))
-		stop = next_stop(stop, all, false, &seed);
-	ck_assert_int_gt(stop, 50);
+	/* The first one makes the cache that the others adopt. */
+	for (int i = 0; i < 2; i++)
+		ck_assert(!return_beside(LONG_MAX, &all));
+	ck_assert_int_gt(all, LAST_LOOK);
+	for (stop = 0; !is_small() && stop < all - LAST_LOOK;
+	     stop = next_stop(stop, all, false, &seed))
+		ck_assert(return_beside(stop, &steps));
+	for (stop = all - LAST_LOOK; return_beside(stop, &steps); stop++)
+		;
+	ck_assert_int_gt(stop, all - LAST_LOOK / 2);
 	bufpool_return(walk.buf);
 	must_be_whole(walk.pool);
 	bufpool_destroy(walk.pool);
@@ -1359,13 +1398,11 @@ END_TEST
 
 static void add_walks(Suite *suite)
 {
-	TCase *tcase = add_case(suite, "steps", 30);
+	TCase *tcase = add_case(suite, "steps", 60);
 
-	/* Valgrind knows no trap flag. */
-	if (is_small())
-		return;
-	tcase_add_loop_test(tcase, sleep_amid_a_move, 0, 2 * PLAYS);
-	tcase_add_loop_test(tcase, return_amid_a_sleep, 0, 2);
+	tcase_add_loop_test(tcase, return_amid_a_sleep, 0, is_small() ? 1 : 2);
+	if (!is_small())
+		tcase_add_loop_test(tcase, sleep_amid_a_move, 0, 2 * PLAYS);
 }
 #else
 static void add_walks(Suite *suite)
