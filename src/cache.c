@@ -517,17 +517,17 @@ static struct cache *cache_enrol(bufpool_t *pool)
 	return c;
 }
 
-/* The thread's cache of the pool, if it has one. */
-static struct cache *table_get(const bufpool_t *pool)
+struct cache *bp_cache_own(const bufpool_t *pool)
 {
-	const struct thread *self = &bp_thread;
 	unsigned i = (unsigned) pool->id;
 
-	if (self->slots == 0)
+	if (bp_thread.cache->pool_id == pool->id)
+		return bp_thread.cache;
+	if (bp_thread.slots == 0)
 		return NULL;
-	while (self->table[i &= self->slots - 1] != NULL) {
-		if (self->table[i]->pool_id == pool->id)
-			return self->table[i];
+	while (bp_thread.table[i &= bp_thread.slots - 1] != NULL) {
+		if (bp_thread.table[i]->pool_id == pool->id)
+			return bp_thread.table[i];
 		i++;
 	}
 	return NULL;
@@ -535,11 +535,8 @@ static struct cache *table_get(const bufpool_t *pool)
 
 struct cache *bp_cache_find(bufpool_t *pool)
 {
-	struct cache *c = bp_thread.cache;
+	struct cache *c = bp_cache_own(pool);
 
-	if (c->pool_id == pool->id)
-		return c;
-	c = table_get(pool);
 	if (c == NULL)
 		c = cache_enrol(pool);
 	if (c != NULL)

@@ -113,7 +113,10 @@ struct thread {
 
 extern __thread struct thread bp_thread;
 
-/* This thread's cache of the pool; NULL if it has none and can have none. */
+/* This thread's cache of the pool, if it has one already. */
+struct cache *bp_cache_own(const bufpool_t *pool);
+
+/* The same, made if need be; NULL if it can have none. */
 struct cache *bp_cache_find(bufpool_t *pool);
 
 /* Take what magazine_take() leaves, the contested part. */

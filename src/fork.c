@@ -129,21 +129,10 @@ static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
 	all->asked += out.asked;
 }
 
-static struct cache *own_cache(const bufpool_t *pool)
-{
-	const struct thread *self = &bp_thread;
-
-	for (unsigned i = 0; i < self->slots; i++)
-		if (self->table[i] != NULL &&
-		    self->table[i]->pool_id == pool->id)
-			return self->table[i];
-	return NULL;
-}
-
 static void remake(bufpool_t *pool)
 {
 	struct census pooled = { 0, 0 }, heap;
-	struct cache *c = own_cache(pool);
+	struct cache *c = bp_cache_own(pool);
 
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		remake_class(pool, k, &pooled);
