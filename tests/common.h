@@ -111,7 +111,7 @@ static inline int run_suite(Suite *suite)
  * stop the program instead.
  */
 const char *__asan_default_options(void);
-__attribute__((used, visibility("default"))) const char *
+__attribute__((used, weak, visibility("default"))) const char *
 __asan_default_options(void)
 {
 	return "allocator_may_return_null=1";

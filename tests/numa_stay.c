@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * numa_stay.c - memory stays where it was put: no page fault after create,
+ * also where the kernel moves pages after their users, and after a trim
+ */
+#include "numa.h"
+
+#include <time.h>
+
+static const int modes[] = { BUFPOOL_NUMA_ANY, BUFPOOL_NUMA_LOCAL, 0, 3 };
+
+static const unsigned flags[] = { 0, BUFPOOL_NUMA_STRICT, BUFPOOL_HUGEPAGES };
+
+#define VARIANTS ((int) (ARRAY_SIZE(modes) * ARRAY_SIZE(flags)))
+
+static bufpool_config_t variant(int i)
+{
+	return node_config(modes[i % (int) ARRAY_SIZE(modes)],
+	                   flags[i / (int) ARRAY_SIZE(modes)]);
+}
+
+/* ------------------------------------------------------------ page faults */
+
+/* The kernel unmaps pages to see who uses them: every 10 ms of run time. */
+static void start_balancing(void)
+{
+	static const char dir[] = "/sys/kernel/debug/sched/numa_balancing";
+	static const char *const files[] = { "scan_delay_ms",
+		                             "scan_period_min_ms",
+		                             "scan_period_max_ms" };
+	char path[128];
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, files[i]);
+		write_file(path, "10\n");
+	}
+	write_file("/proc/sys/kernel/numa_balancing", "1\n");
+}
+
+static void stop_balancing(void)
+{
+	write_file("/proc/sys/kernel/numa_balancing", "0\n");
+}
+
+/*
+ * What there is so far gets a policy of its own, under which balancing leaves
+ * it alone: so that every fault from now on is one of what comes later.
+ */
+static void settle(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long from, to;
+	char line[512];
+
+	must(maps);
+	while (fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%lx-%lx", &from, &to) == 2)
+			syscall(SYS_mbind, from, to - from, MPOL_LOCAL, NULL, 0,
+			        0);
+	fclose(maps);
+}
+
+static double run_time(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
+}
+
+static long faults(void)
+{
+	struct rusage usage;
+
+	must(getrusage(RUSAGE_SELF, &usage) == 0);
+	return usage.ru_minflt + usage.ru_majflt;
+}
+
+struct piece {
+	volatile char *base;
+	size_t len;
+};
+
+/* Write to all pages for so long; returns how many faults that takes. */
+static long faults_in(const struct piece *pieces, size_t n, double seconds)
+{
+	double end = run_time() + seconds;
+	long before = faults();
+
+	do
+		for (size_t i = 0; i < n; i++)
+			for (size_t at = 0; at < pieces[i].len; at += PAGE)
+				pieces[i].base[at]++;
+	while (run_time() < end);
+	return faults() - before;
+}
+
+#define LONG_ENOUGH 0.3 /* for many scans */
+
+/* Balancing does what we guard against. */
+START_TEST(balancing_faults)
+{
+	const size_t len = 4 * MB;
+	struct piece piece = { NULL, len };
+
+	pin(0);
+	settle();
+	piece.base = mmap(NULL, len, PROT_READ | PROT_WRITE,
+	                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	must(piece.base != MAP_FAILED);
+	pin(other_node(0));
+	ck_assert_int_gt(faults_in(&piece, 1, LONG_ENOUGH),
+	                 (long) (len / PAGE / 2));
+}
+END_TEST
+
+START_TEST(no_faults)
+{
+	static struct piece pieces[1024];
+	static bufpool_buf_t *bufs[1024];
+	bufpool_config_t config = variant(_i);
+	size_t n = 0;
+	bufpool_t *pool;
+
+	pin(0);
+	settle();
+	pool = make_pool(config);
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		n += drain(pool, k, bufs + n, counts[k]);
+	for (size_t i = 0; i < n; i++)
+		pieces[i] = (struct piece){ bufs[i]->data, bufs[i]->capacity };
+	pin(other_node(0));
+	/* getrusage() and the like have to be there. */
+	faults_in(NULL, 0, 0);
+	ck_assert_int_eq(faults_in(pieces, n, LONG_ENOUGH), 0);
+	stop_balancing(); /* its unmapped pages count as absent */
+	bufpool_return_bulk(bufs, n);
+	check_truth(pool);
+	bufpool_destroy(pool);
+	start_balancing();
+}
+END_TEST
+
+/* ------------------------------------------------------------------- trim */
+
+static size_t absent_bytes(const bufpool_region_t *regions, size_t n)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t at = 0; at < regions[i].len; at += PAGE)
+			if (where_is((char *) regions[i].base + at, PAGE) ==
+			    ABSENT)
+				bytes += PAGE;
+	return bytes;
+}
+
+/*
+ * Half of each class is trimmed, and comes back erased and on the nodes it was
+ * on, whoever touches it; the other half is out, and keeps its bytes.
+ */
+START_TEST(trimmed_and_back)
+{
+	static bufpool_buf_t *bufs[BUFPOOL_CLASSES][512];
+	static int nodes[BUFPOOL_CLASSES][512];
+	bufpool_config_t config = variant(_i);
+	size_t idle = 0, trimmed, n;
+	bufpool_region_t *regions;
+	bufpool_t *pool;
+
+	pin(0);
+	pool = make_pool(config);
+	regions = regions_of(pool, &n);
+	for (int k = 0; k < BUFPOOL_CLASSES; k++) {
+		size_t held = counts[k] / 2;
+
+		must(drain(pool, k, bufs[k], counts[k]) == counts[k]);
+		for (size_t i = 0; i < counts[k]; i++)
+			fill(bufs[k][i], 0x5a);
+		bufpool_return_bulk(bufs[k] + held, counts[k] - held);
+		idle += (counts[k] - held) * classes[k].size;
+	}
+	bufpool_thread_flush(pool);
+	trimmed = bufpool_trim(pool);
+	ck_assert_uint_eq(absent_bytes(regions, n), trimmed);
+	if (!(config.flags & BUFPOOL_HUGEPAGES))
+		ck_assert_uint_eq(trimmed, idle);
+
+	pin(other_node(0));
+	for (int k = 0; k < BUFPOOL_CLASSES; k++) {
+		size_t held = counts[k] / 2;
+
+		for (size_t i = 0; i < held; i++)
+			must(all_bytes(bufs[k][i]->data, classes[k].size,
+			               0x5a));
+		must(drain(pool, k, bufs[k] + held, counts[k]) ==
+		     counts[k] - held);
+		for (size_t i = 0; i < counts[k]; i++) {
+			if (i >= held)
+				must(is_zero(bufs[k][i]));
+			fill(bufs[k][i], 0xa5);
+			nodes[k][i] = bufpool_buf_node(bufs[k][i]);
+			if (config.numa_node == BUFPOOL_NUMA_ANY)
+				continue;
+			ck_assert_int_eq(
+				where_is(bufs[k][i]->data, classes[k].size),
+				nodes[k][i]);
+		}
+	}
+	ck_assert_uint_eq(absent_bytes(regions, n), 0);
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		bufpool_return_bulk(bufs[k], counts[k]);
+	if (config.numa_node != BUFPOOL_NUMA_ANY)
+		check_truth(pool);
+	free(regions);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+void add_stay_cases(Suite *suite)
+{
+	TCase *tcase = add_case(suite, "trim", 60);
+
+	tcase_add_loop_test(tcase, trimmed_and_back, 0, VARIANTS);
+
+	tcase = add_case(suite, "balancing", 60);
+	tcase_add_unchecked_fixture(tcase, start_balancing, stop_balancing);
+	tcase_add_test(tcase, balancing_faults);
+	tcase_add_loop_test(tcase, no_faults, 0, VARIANTS);
+}
