@@ -72,8 +72,10 @@ int bp_place_node(const struct places *places, unsigned place);
 int bp_node_of(const void *base, size_t len);
 
 /*
- * The pages here are to stay where they are: without a policy of their own the
- * kernel's automatic NUMA balancing would move them, by way of page faults.
+ * The pages that will be here are to stay where they come to be: without a
+ * policy of their own the kernel's automatic NUMA balancing would move them, by
+ * way of page faults.  To be called before they are there: those that balancing
+ * has an eye on already have that fault ahead.
  */
 void bp_node_keep(void *base, size_t len);
 

@@ -237,12 +237,13 @@ static int fill(struct region *r, const struct places *places, unsigned place)
 {
 	int error = 0;
 
-	if (places->topology != NULL)
+	if (places->topology != NULL) {
 		error = populate_at(r->pub.base, r->mapped, places, place);
-	else if (!populate(r->pub.base, r->mapped))
-		error = ENOMEM;
-	else
+	} else {
 		bp_node_keep(r->pub.base, r->mapped);
+		if (!populate(r->pub.base, r->mapped))
+			error = ENOMEM;
+	}
 	if (places->topology != NULL && error == 0)
 		r->pub.numa_node = bp_place_node(places, place);
 	if (r->pub.numa_node < 0)
