@@ -96,17 +96,24 @@ static bufpool_config_t big_config(int size_class, size_t bytes, int node,
 
 /* ------------------------------------------------------------------- tests */
 
-static const unsigned strict[] = {
-	BUFPOOL_NUMA_STRICT,
-	BUFPOOL_NUMA_STRICT | BUFPOOL_HUGEPAGES,
-	BUFPOOL_NUMA_STRICT | BUFPOOL_LOCKED,
+/* Every class; the flags need not be tried with each. */
+static const struct {
+	int size_class;
+	unsigned flags;
+} variants[] = {
+	{ BUFPOOL_CLASS_4K, 0 },
+	{ BUFPOOL_CLASS_64K, 0 },
+	{ BUFPOOL_CLASS_256K, 0 },
+	{ BUFPOOL_CLASS_1M, 0 },
+	{ BUFPOOL_CLASS_4K, BUFPOOL_LOCKED },
+	{ BUFPOOL_CLASS_1M, BUFPOOL_HUGEPAGES },
 };
 
 /* More than is left, in every class, on that node or as its share. */
 START_TEST(strict_is_refused)
 {
-	int size_class = _i % BUFPOOL_CLASSES;
-	unsigned flags = strict[_i / BUFPOOL_CLASSES];
+	int size_class = variants[_i].size_class;
+	unsigned flags = variants[_i].flags | BUFPOOL_NUMA_STRICT;
 	bufpool_config_t config;
 	size_t left;
 
@@ -157,8 +164,9 @@ END_TEST
 /* What fits is not refused, time and again. */
 START_TEST(strict_takes_what_fits)
 {
-	bufpool_config_t config = big_config(_i % BUFPOOL_CLASSES, 4 * MB, FULL,
-	                                     strict[_i / BUFPOOL_CLASSES]);
+	bufpool_config_t config =
+		big_config(variants[_i].size_class, 4 * MB, FULL,
+	                   variants[_i].flags | BUFPOOL_NUMA_STRICT);
 
 	fill_node(16 * MB);
 	for (int round = 0; round < 5; round++) {
@@ -171,12 +179,10 @@ START_TEST(strict_takes_what_fits)
 }
 END_TEST
 
-static const unsigned best_effort[] = { 0, BUFPOOL_HUGEPAGES, BUFPOOL_LOCKED };
-
 START_TEST(best_effort_is_honest)
 {
-	int size_class = _i % BUFPOOL_CLASSES;
-	unsigned flags = best_effort[_i / BUFPOOL_CLASSES];
+	int size_class = variants[_i].size_class;
+	unsigned flags = variants[_i].flags;
 	bufpool_t *pool;
 
 	fill_node(8 * MB);
@@ -219,8 +225,8 @@ END_TEST
 START_TEST(trimmed_then_full)
 {
 	const size_t bytes = 16 * MB;
-	int size_class = _i % BUFPOOL_CLASSES;
-	unsigned flags = strict[_i / BUFPOOL_CLASSES];
+	int size_class = variants[_i].size_class;
+	unsigned flags = variants[_i].flags | BUFPOOL_NUMA_STRICT;
 	size_t n = bytes / classes[size_class].size;
 	bufpool_buf_t **bufs = calloc(n + 1, sizeof(bufs[0]));
 	bufpool_t *pool;
@@ -247,17 +253,14 @@ END_TEST
 void add_full_cases(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "full", 60);
+	const int n = ARRAY_SIZE(variants);
 
 	tcase_add_unchecked_fixture(tcase, start_bystander, stop_bystander);
 	tcase_add_checked_fixture(tcase, NULL, check_survivors);
-	tcase_add_loop_test(tcase, strict_is_refused, 0,
-	                    BUFPOOL_CLASSES * (int) ARRAY_SIZE(strict));
+	tcase_add_loop_test(tcase, strict_is_refused, 0, n);
 	tcase_add_test(tcase, strict_fails_half_way);
-	tcase_add_loop_test(tcase, strict_takes_what_fits, 0,
-	                    BUFPOOL_CLASSES * (int) ARRAY_SIZE(strict));
-	tcase_add_loop_test(tcase, best_effort_is_honest, 0,
-	                    BUFPOOL_CLASSES * (int) ARRAY_SIZE(best_effort));
+	tcase_add_loop_test(tcase, strict_takes_what_fits, 0, n);
+	tcase_add_loop_test(tcase, best_effort_is_honest, 0, n);
 	tcase_add_loop_test(tcase, beyond_the_machine, 0, 8);
-	tcase_add_loop_test(tcase, trimmed_then_full, 0,
-	                    BUFPOOL_CLASSES * (int) ARRAY_SIZE(strict));
+	tcase_add_loop_test(tcase, trimmed_then_full, 0, n);
 }
