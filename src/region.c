@@ -324,8 +324,9 @@ bool bp_region_renew(struct region *r, unsigned flags)
 
 /* ---------------------------------------------- while the pool is in use */
 
-bool bp_region_drop(void *base, size_t len)
+bool bp_region_drop(struct region *r, void *base, size_t len)
 {
+	ck_pr_store_uint(&r->trimmed, 1); /* nobody orders anything by it */
 	return madvise(base, len, MADV_DONTNEED) == 0;
 }
 
@@ -335,13 +336,21 @@ void bp_region_refill(void *base, size_t len)
 	populate(base, len);
 }
 
-bufpool_region_t bp_region_describe(struct region *r)
+/* The node that all of a region is on, where that need not be asked. */
+static int known_node(const struct region *r)
+{
+	return ck_pr_load_uint(&r->trimmed) ? NODE_ASK : r->pub.numa_node;
+}
+
+bufpool_region_t bp_region_describe(const struct region *r)
 {
 	bufpool_region_t out = r->pub;
 
-	out.numa_node = ck_pr_load_int(&r->pub.numa_node);
+	out.numa_node = known_node(r);
 	if (out.numa_node == NODE_ASK)
 		out.numa_node = bp_node_of(out.base, out.len);
+	if (ck_pr_load_uint(&r->trimmed))
+		out.page_size = page_size();
 	return out;
 }
 
@@ -402,7 +411,7 @@ int bufpool_buf_node(const bufpool_buf_t *buf)
 		return -1;
 	}
 	r = region_of("bufpool_buf_node", buf);
-	node = r != NULL ? ck_pr_load_int(&r->pub.numa_node) : NODE_ASK;
+	node = r != NULL ? known_node(r) : NODE_ASK;
 	if (node == NODE_ASK)
 		node = bp_node_of(buf->data, buf->capacity);
 	errno = saved;

@@ -11,12 +11,14 @@
 #include "place.h"
 
 struct region {
-	/* As bufpool_regions() shows it; numa_node where that is known for
-	   sure, else NODE_ASK. */
+	/* As bufpool_regions() shows it until a trim; numa_node where that is
+	   known for sure, else NODE_ASK. */
 	bufpool_region_t pub;
-	size_t mapped; /* bytes, with what rounds len up to pages */
-	bool keep;     /* its pages might not be had again */
-	bool attached; /* region_attach has seen it, region_detach has not */
+	size_t mapped;    /* bytes, with what rounds len up to pages */
+	bool keep;        /* its pages might not be had again */
+	bool attached;    /* region_attach has seen it, region_detach has not */
+	unsigned trimmed; /* it has had pages taken away; those that come back
+	                     may lie elsewhere, and are not huge */
 };
 
 #define NODE_ASK (-2) /* look where the pages are */
@@ -38,10 +40,10 @@ void bp_region_destroy(struct region *r);
 bool bp_region_renew(struct region *r, unsigned flags);
 
 /* Have the pages of an idle buffer taken away, or put back, zeroed. */
-bool bp_region_drop(void *base, size_t len);
+bool bp_region_drop(struct region *r, void *base, size_t len);
 void bp_region_refill(void *base, size_t len);
 
 /* What bufpool_regions() shows. */
-bufpool_region_t bp_region_describe(struct region *r);
+bufpool_region_t bp_region_describe(const struct region *r);
 
 #endif

@@ -6,54 +6,46 @@
 #include "region.h"
 #include "wait.h"
 
-#define BATCH 8 /* few, since nobody else can see them meanwhile */
-
-/* Up to BATCH idle buffers that have their pages: from the depot, else from
-   threads' caches. */
-static unsigned take_some(bufpool_t *pool, struct cache *c, unsigned place,
-                          unsigned k, struct buf **bufs)
+/* An idle buffer that has its pages: from the depot, else from the cache of
+   some thread. */
+static struct buf *take_one(bufpool_t *pool, struct cache *c, unsigned place,
+                            unsigned k)
 {
-	unsigned n = bp_depot_take(pool_depot(pool, place, k), 0, bufs, BATCH);
+	struct buf *d;
 
-	if (n > 0)
-		return n;
-	n = bp_cache_steal(pool, c, place, k, bufs, BATCH);
-	/* They count as out of the depot. */
-	if (n > 0)
-		bp_gauge_add(&pool->bufs, -(uint64_t) n);
-	return n;
+	if (bp_depot_take(pool_depot(pool, place, k), 0, &d, 1) > 0)
+		return d;
+	if (bp_cache_steal(pool, c, place, k, &d, 1) == 0)
+		return NULL;
+	bp_gauge_add(&pool->bufs, -1); /* it counted as out of the depot */
+	return d;
 }
 
-/* Bytes given back of one class at one place. */
+/* Bytes given back of one class at one place.  One buffer at a time, since
+   nobody else can see those that we hold, and the system takes its time. */
 static size_t trim_class(bufpool_t *pool, struct cache *c, unsigned place,
                          unsigned k)
 {
 	struct depot *depot = pool_depot(pool, place, k);
-	struct buf *bufs[BATCH];
 	size_t bytes = 0;
 	bool dropped = true;
 
 	/* Not for ever, should others be as quick to return more. */
-	for (uint32_t seen = 0; dropped && seen < depot->total;) {
-		unsigned n;
+	for (uint32_t i = 0; dropped && i < depot->total; i++) {
+		struct buf *d;
 
 		move_begin(c);
-		n = take_some(pool, c, place, k, bufs);
-		if (n == 0)
+		d = take_one(pool, c, place, k);
+		if (d == NULL)
 			break;
-		seen += n;
-		for (unsigned i = 0; i < n && dropped; i++) {
-			dropped = bp_region_drop(bufs[i]->base, class_size[k]);
-			bytes += dropped ? class_size[k] : 0;
-		}
-		bp_depot_give(depot, dropped ? DEPOT_COLD : 0, bufs, n);
-		waitq_given(pool->waitq, k, n);
+		dropped = bp_region_drop(depot->region, d->base, class_size[k]);
+		if (dropped)
+			bytes += class_size[k];
+		bp_depot_give(depot, dropped ? DEPOT_COLD : 0, &d, 1);
+		waitq_given(pool->waitq, k, 1);
 	}
 	if (c != NULL)
 		move_end(c);
-	/* What comes back need not come to where it was. */
-	if (bytes > 0)
-		ck_pr_store_int(&depot->region->pub.numa_node, NODE_ASK);
 	return bytes;
 }
 
