@@ -138,6 +138,32 @@ static char *reserve(size_t len, size_t alignment)
 	return aligned;
 }
 
+/*
+ * The same, of reserved huge pages.  They do not go over what is ours there: if
+ * there are too few, MAP_FIXED fails after it has unmapped the place, another
+ * thread may map something into the hole, and we would unmap that.
+ */
+static char *reserve_huge(size_t len)
+{
+	size_t guard = page_size();
+	char *base = reserve(len, HUGE_PAGE), *got;
+
+	if (base == NULL)
+		return NULL;
+	munmap(base, len);
+	got = mmap(base, len, PROT_READ | PROT_WRITE,
+	           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
+	                   MAP_HUGE_PAGE,
+	           -1, 0);
+	if (got == base)
+		return base;
+	if (got != MAP_FAILED) /* Linux before 4.17 */
+		munmap(got, len);
+	munmap(base - guard, guard);
+	munmap(base + len, guard);
+	return NULL;
+}
+
 static void release(void *base, size_t len)
 {
 	size_t guard = page_size();
@@ -209,21 +235,19 @@ static bool is_huge(const void *base, size_t len)
 	return kb >= 0 && (uint64_t) kb * 1024 >= len;
 }
 
-static void advise(const struct region *r, unsigned flags)
+/* False if what the flags promise cannot be kept. */
+static bool advise(const struct region *r, unsigned flags)
 {
-	if ((flags & BUFPOOL_DONTDUMP) != 0)
-		madvise(r->pub.base, r->mapped, MADV_DONTDUMP);
-	if ((flags & BUFPOOL_DONTFORK) != 0)
-		madvise(r->pub.base, r->mapped, MADV_DONTFORK);
+	return ((flags & BUFPOOL_DONTDUMP) == 0 ||
+	        madvise(r->pub.base, r->mapped, MADV_DONTDUMP) == 0) &&
+	       ((flags & BUFPOOL_DONTFORK) == 0 ||
+	        madvise(r->pub.base, r->mapped, MADV_DONTFORK) == 0);
 }
 
-static bool back(const struct region *r, enum pages pages)
+static bool make_usable(const struct region *r, enum pages pages)
 {
 	if (pages == PAGES_HUGETLB)
-		return mmap(r->pub.base, r->mapped, PROT_READ | PROT_WRITE,
-		            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED |
-		                    MAP_HUGE_PAGE,
-		            -1, 0) != MAP_FAILED;
+		return true; /* as it comes */
 	if (!is_available(r->mapped) ||
 	    mprotect(r->pub.base, r->mapped, PROT_READ | PROT_WRITE) != 0)
 		return false;
@@ -258,14 +282,12 @@ static int try_pages(struct region *r, size_t alignment, enum pages pages,
 	int error = ENOMEM;
 
 	r->pub.numa_node = NODE_ASK;
-	r->pub.base = reserve(r->mapped, alignment);
+	r->pub.base = pages == PAGES_HUGETLB ? reserve_huge(r->mapped)
+	                                     : reserve(r->mapped, alignment);
 	if (r->pub.base == NULL)
 		return ENOMEM;
-	if (back(r, pages)) {
-		/* Before there is anything to keep secret. */
-		advise(r, flags);
+	if (make_usable(r, pages) && advise(r, flags))
 		error = fill(r, places, place);
-	}
 	if (error == 0 && (flags & BUFPOOL_LOCKED) != 0 &&
 	    mlock(r->pub.base, r->mapped) != 0)
 		error = errno == EPERM ? EPERM : ENOMEM;
@@ -304,7 +326,8 @@ int bp_region_create(struct region *r, size_t len, size_t alignment,
 
 void bp_region_destroy(struct region *r)
 {
-	release(r->pub.base, r->mapped);
+	if (r->mapped > 0)
+		release(r->pub.base, r->mapped);
 }
 
 bool bp_region_renew(struct region *r, unsigned flags)
@@ -313,13 +336,15 @@ bool bp_region_renew(struct region *r, unsigned flags)
 		mmap(r->pub.base, r->mapped, PROT_READ | PROT_WRITE,
 	             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
-	if (base == MAP_FAILED)
-		return false;
 	r->keep = false;
 	r->pub.page_size = page_size();
 	r->pub.numa_node = NODE_ASK;
-	advise(r, flags);
-	return true;
+	if (base == r->pub.base && advise(r, flags))
+		return true;
+	/* What is there now is not ours to unmap. */
+	r->pub.base = NULL;
+	r->pub.len = r->mapped = 0;
+	return false;
 }
 
 /* ---------------------------------------------- while the pool is in use */

@@ -35,7 +35,8 @@ void bp_region_destroy(struct region *r);
 
 /*
  * In a child whose parent kept the memory from it (BUFPOOL_DONTFORK): map new
- * memory, zeroed, where the old was.  False if it cannot be had.
+ * memory, zeroed, where the old was.  False if it cannot be had: the region is
+ * then empty.
  */
 bool bp_region_renew(struct region *r, unsigned flags);
 
