@@ -382,8 +382,10 @@ static unsigned take_cold(struct depot *depot, unsigned k, struct buf **out)
 {
 	unsigned got = bp_depot_take(depot, DEPOT_COLD, out, 1);
 
-	if (got > 0)
+	if (got > 0) {
+		TRACK_OUT(out[0]->base, class_size[k]); /* it may be written */
 		bp_region_refill(out[0]->base, class_size[k]);
+	}
 	return got;
 }
 
