@@ -4,10 +4,12 @@
  *
  * Linked with the library's objects and the linker's --wrap: each of these
  * calls passes here first.  Refusals are per thread, so that Check and libc
- * go undisturbed.
+ * go undisturbed.  (hwloc's own allocations are not ours: only what it is asked
+ * for fails here.)
  */
 #include "common.h"
 
+#include <bufpool/hwloc.h>
 #include <linux/futex.h>
 #include <stdarg.h>
 
@@ -19,6 +21,8 @@
 
 static __thread long allocations = -1; /* that still work; -1: all do */
 static __thread int madvise_error;     /* what madvise() fails with */
+static __thread bool intrude;          /* another thread is quick to map */
+static void *intruder;                 /* a page of its own */
 static bool membarrier_refused, futex_refused;
 static void (*at_membarrier)(void); /* called before it */
 static atomic_long futex_waits, futex_wakes; /* calls */
@@ -74,20 +78,41 @@ void __wrap_free(void *p)
 }
 
 void *__real_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
+int __real_munmap(void *at, size_t n);
+static void *take_place(void *at, size_t n, int flags);
+
 void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
 void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off)
 {
+	bool no = refused() || (intrude && (flags & MAP_HUGETLB));
 	void *p = MAP_FAILED;
 
-	errno = EAGAIN; /* what is passed on must be ENOMEM all the same */
-	if (!refused())
+	if (!no)
 		p = __real_mmap(at, n, prot, flags, fd, off);
+	else if (intrude)
+		intruder = take_place(at, n, flags);
+	if (no)
+		errno = EAGAIN; /* ENOMEM is what is passed on, all the same */
 	if (p != MAP_FAILED)
 		mapped += n;
 	return p;
 }
 
-int __real_munmap(void *at, size_t n);
+/* A place that the library wants, and is refused, goes to somebody else. */
+static void *take_place(void *at, size_t n, int flags)
+{
+	void *p;
+
+	if (flags & MAP_FIXED) /* as the kernel does it where that fails */
+		must(__real_munmap(at, n) == 0);
+	p = __real_mmap(at, PAGE, PROT_READ | PROT_WRITE,
+	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
+	                0);
+	must(p == at);
+	memset(p, 0x77, PAGE);
+	return p;
+}
+
 int __wrap_munmap(void *at, size_t n);
 int __wrap_munmap(void *at, size_t n)
 {
@@ -99,10 +124,89 @@ int __real_madvise(void *at, size_t n, int advice);
 int __wrap_madvise(void *at, size_t n, int advice);
 int __wrap_madvise(void *at, size_t n, int advice)
 {
-	if (madvise_error == 0)
+	if (madvise_error == 0 && !refused())
 		return __real_madvise(at, n, advice);
-	errno = madvise_error;
+	errno = madvise_error ? madvise_error : ENOMEM;
 	return -1;
+}
+
+int __real_mprotect(void *at, size_t n, int prot);
+int __wrap_mprotect(void *at, size_t n, int prot);
+int __wrap_mprotect(void *at, size_t n, int prot)
+{
+	errno = EACCES;
+	return refused() ? -1 : __real_mprotect(at, n, prot);
+}
+
+int __real_mlock(const void *at, size_t n);
+int __wrap_mlock(const void *at, size_t n);
+int __wrap_mlock(const void *at, size_t n)
+{
+	errno = EAGAIN;
+	return refused() ? -1 : __real_mlock(at, n);
+}
+
+/* What can be had without: /proc/meminfo and /proc/self/smaps. */
+FILE *__real_fopen(const char *path, const char *mode);
+FILE *__wrap_fopen(const char *path, const char *mode);
+FILE *__wrap_fopen(const char *path, const char *mode)
+{
+	errno = EMFILE;
+	return refused() ? NULL : __real_fopen(path, mode);
+}
+
+hwloc_bitmap_t __real_hwloc_bitmap_alloc(void);
+hwloc_bitmap_t __wrap_hwloc_bitmap_alloc(void);
+hwloc_bitmap_t __wrap_hwloc_bitmap_alloc(void)
+{
+	errno = EAGAIN;
+	return refused() ? NULL : counted(__real_hwloc_bitmap_alloc());
+}
+
+hwloc_bitmap_t __real_hwloc_bitmap_dup(hwloc_const_bitmap_t set);
+hwloc_bitmap_t __wrap_hwloc_bitmap_dup(hwloc_const_bitmap_t set);
+hwloc_bitmap_t __wrap_hwloc_bitmap_dup(hwloc_const_bitmap_t set)
+{
+	errno = EAGAIN;
+	return refused() ? NULL : counted(__real_hwloc_bitmap_dup(set));
+}
+
+void __real_hwloc_bitmap_free(hwloc_bitmap_t set);
+void __wrap_hwloc_bitmap_free(hwloc_bitmap_t set);
+void __wrap_hwloc_bitmap_free(hwloc_bitmap_t set)
+{
+	live -= set != NULL;
+	__real_hwloc_bitmap_free(set);
+}
+
+int __real_hwloc_topology_init(hwloc_topology_t *topology);
+int __wrap_hwloc_topology_init(hwloc_topology_t *topology);
+int __wrap_hwloc_topology_init(hwloc_topology_t *topology)
+{
+	int error = -1;
+
+	errno = EAGAIN;
+	if (!refused())
+		error = __real_hwloc_topology_init(topology);
+	live += error == 0;
+	return error;
+}
+
+static bool load_refused;
+int __real_hwloc_topology_load(hwloc_topology_t topology);
+int __wrap_hwloc_topology_load(hwloc_topology_t topology);
+int __wrap_hwloc_topology_load(hwloc_topology_t topology)
+{
+	load_refused = refused();
+	return load_refused ? -1 : __real_hwloc_topology_load(topology);
+}
+
+void __real_hwloc_topology_destroy(hwloc_topology_t topology);
+void __wrap_hwloc_topology_destroy(hwloc_topology_t topology);
+void __wrap_hwloc_topology_destroy(hwloc_topology_t topology)
+{
+	live--;
+	__real_hwloc_topology_destroy(topology);
 }
 
 int __real_pthread_setspecific(pthread_key_t key, const void *value);
@@ -133,12 +237,14 @@ long __wrap_syscall(long number, ...)
 		atomic_fetch_add(wakes ? &futex_wakes : &futex_waits, 1);
 	}
 	if ((number == SYS_futex && futex_refused) ||
-	    (number == SYS_membarrier && membarrier_refused)) {
+	    (number == SYS_membarrier && membarrier_refused))
 		errno = ENOSYS;
-		return -1;
-	}
-	return __real_syscall(number, args[0], args[1], args[2], args[3],
-	                      args[4], args[5]);
+	else if (number == SYS_move_pages && refused())
+		errno = ENOMEM;
+	else
+		return __real_syscall(number, args[0], args[1], args[2],
+		                      args[3], args[4], args[5]);
+	return -1;
 }
 
 /* ----------------------------------------------------------------- helpers */
@@ -226,6 +332,251 @@ START_TEST(create_at_each_allocation)
 	}
 	/* The pool itself, and the memory of each class. */
 	ck_assert_int_ge(n, 1 + BUFPOOL_CLASSES);
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* All that a create asks for, in whatever way it places its memory. */
+static const struct {
+	const char *synthetic; /* the application's topology is made up */
+	bool own;              /* it is the application's */
+	int node;
+	unsigned flags;
+	long least; /* calls that can fail */
+} creates[] = {
+	{NULL, false, BUFPOOL_NUMA_ANY, BUFPOOL_HUGEPAGES, 18},
+	{NULL, false, BUFPOOL_NUMA_ANY, BUFPOOL_LOCKED, 12},
+	{NULL, false, BUFPOOL_NUMA_ANY, BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK, 14},
+	{NULL, false, BUFPOOL_NUMA_LOCAL, 0, 14},
+	{NULL, false, 0, BUFPOOL_NUMA_STRICT, 14},
+	{NULL, true, 0, BUFPOOL_NUMA_STRICT, 12},
+	{NULL, true, BUFPOOL_NUMA_LOCAL, BUFPOOL_HUGEPAGES, 20},
+	{"node:4 core:2 pu:2", true, BUFPOOL_NUMA_LOCAL, BUFPOOL_LOCKED, 30},
+	{"node:4 core:2 pu:2", true, BUFPOOL_NUMA_LOCAL,
+         BUFPOOL_HUGEPAGES | BUFPOOL_DONTFORK, 50},
+};
+
+static long attached;
+
+static void *attach(void *arg, const bufpool_region_t *region)
+{
+	(void) region;
+	attached++;
+	return arg;
+}
+
+static void detach(void *arg, const bufpool_region_t *region, void *cookie)
+{
+	must(cookie == arg && is_mapped(region->base));
+	attached--;
+}
+
+static hwloc_topology_t load(const char *synthetic)
+{
+	hwloc_topology_t topology;
+
+	must(hwloc_topology_init(&topology) == 0);
+	if (synthetic) {
+		must(hwloc_topology_set_synthetic(topology, synthetic) == 0);
+		must(hwloc_topology_set_flags(
+			     topology,
+			     HWLOC_TOPOLOGY_FLAG_IS_THISSYSTEM) == 0);
+	}
+	must(hwloc_topology_load(topology) == 0);
+	return topology;
+}
+
+/* The n'th call fails; whether there was one. */
+static bool create_without(const bufpool_config_t *cfg,
+                           hwloc_topology_t topology, long n)
+{
+	struct usage before = usage();
+	bufpool_t *pool;
+	bool met;
+
+	load_refused = false;
+	errno = ERRNO_SENTINEL;
+	allocations = n;
+	pool = topology ? bufpool_create_hwloc(cfg, topology, NULL)
+	                : bufpool_create(cfg);
+	met = allocations < 0;
+	allocations = -1;
+	if (pool) { /* it could do without */
+		must(errno == ERRNO_SENTINEL);
+		must(attached > 0);
+		must_be_whole(pool);
+		bufpool_destroy(pool);
+		bufpool_thread_flush(NULL);
+	} else {
+		must(errno == (load_refused ? ENOSYS : ENOMEM));
+	}
+	must(attached == 0);
+	if (!pool)
+		must(same(before, usage()));
+	return met;
+}
+
+START_TEST(create_at_each_call)
+{
+	bufpool_config_t cfg = class_config(BUFPOOL_CLASS_4K, 4);
+	hwloc_topology_t topology = NULL;
+	long n = 0;
+
+	if (creates[_i].own)
+		topology = load(creates[_i].synthetic);
+	cfg.count[BUFPOOL_CLASS_64K] = 1;
+	cfg.numa_node = creates[_i].node;
+	cfg.flags = creates[_i].flags;
+	cfg.region_attach = attach;
+	cfg.region_detach = detach;
+	while (create_without(&cfg, topology, n))
+		n++;
+	ck_assert_int_ge(n, creates[_i].least);
+	if (topology)
+		hwloc_topology_destroy(topology);
+}
+END_TEST
+
+static bool intruder_is_well(void)
+{
+	return is_mapped(intruder) && all_bytes(intruder, PAGE, 0x77);
+}
+
+/* What others map while reserved huge pages are found to be too few. */
+START_TEST(no_huge_pages_beside_others)
+{
+	bufpool_config_t cfg = class_config(BUFPOOL_CLASS_64K, 4);
+	bufpool_t *pool;
+
+	cfg.flags = BUFPOOL_HUGEPAGES;
+	intrude = true;
+	pool = bufpool_create(&cfg);
+	intrude = false;
+	ck_assert_ptr_nonnull(pool);
+	ck_assert_ptr_nonnull(intruder);
+	must(intruder_is_well());
+	must_be_whole(pool);
+	bufpool_destroy(pool);
+	must(intruder_is_well());
+}
+END_TEST
+
+/* In a child that has no memory for one of the regions. */
+struct bereft {
+	bufpool_t *pool;
+	bufpool_buf_t *heap; /* out, from the heap */
+	const void *base;    /* of another region */
+};
+
+static void live_without_a_region(void *arg)
+{
+	struct bereft *b = arg;
+	bufpool_region_t r[BUFPOOL_CLASSES];
+	bufpool_buf_t *buf;
+
+	must(intruder && intruder_is_well());
+	must(bufpool_regions(b->pool, r, BUFPOOL_CLASSES) == BUFPOOL_CLASSES);
+	must(r[0].base == NULL && r[0].len == 0);
+	must(bufpool_try_checkout(b->pool, 1) == NULL && errno == ENOBUFS);
+	for (int k = 0; k < BUFPOOL_CLASSES; k++) {
+		buf = classes[k].checkout(b->pool);
+		must(buf && is_zero(buf));
+		bufpool_return(buf);
+	}
+	must(stats_of(b->pool).misses == 1);
+	bufpool_trim(b->pool);
+	bufpool_destroy(b->pool);
+	bufpool_return(b->heap);
+	must(intruder_is_well());
+}
+
+static void end_without_a_region(void *arg)
+{
+	struct bereft *b = arg;
+
+	must(intruder && intruder_is_well());
+	must(is_mapped(b->base));
+	bufpool_return(b->heap);
+	must(!is_mapped(b->base));
+	must(intruder_is_well());
+}
+
+START_TEST(child_without_a_region)
+{
+	bufpool_config_t cfg = even_config(2);
+	bufpool_region_t r[BUFPOOL_CLASSES];
+	char text[1000];
+	struct bereft b;
+	int status;
+
+	cfg.flags = BUFPOOL_DONTFORK;
+	b.pool = make_pool(cfg);
+	b.heap = bufpool_checkout(b.pool, 2 * BUFPOOL_MAX_CLASS_SIZE);
+	bufpool_regions(b.pool, r, BUFPOOL_CLASSES);
+	b.base = r[1].base;
+	if (_i) /* destroyed, but for what is out */
+		bufpool_destroy(b.pool);
+	intrude = true;
+	allocations = 0; /* the child's first */
+	status = run_child(_i ? end_without_a_region : live_without_a_region,
+	                   &b, text, sizeof(text));
+	allocations = -1;
+	intrude = false;
+	ck_assert_msg(status == 0, "wait status %#x: %s", (unsigned) status,
+	              text);
+	bufpool_return(b.heap);
+	if (!_i) {
+		must_be_whole(b.pool);
+		bufpool_destroy(b.pool);
+	}
+}
+END_TEST
+
+/* ------------------------------------------------------------------- trim */
+
+START_TEST(trim_is_refused)
+{
+	bufpool_t *pool = pool_of(8, 4);
+
+	must_be_whole(pool);
+	madvise_error = EINVAL; /* as after mlockall() */
+	ck_assert_uint_eq(bufpool_trim(pool), 0);
+	madvise_error = 0;
+	must_be_whole(pool);
+	ck_assert_uint_eq(bufpool_trim(pool), 8 * PAGE);
+
+	/* Linux before 5.14 cannot populate by itself. */
+	madvise_error = EINVAL;
+	must_be_whole(pool);
+	madvise_error = 0;
+	ck_assert_uint_eq(bufpool_trim(pool), 8 * PAGE);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* A thread that can have no cache. */
+static void *trim_without_cache(void *arg)
+{
+	size_t got;
+
+	errno = ERRNO_SENTINEL;
+	allocations = 0;
+	got = bufpool_trim(arg);
+	must(allocations == -1);
+	must(errno == ERRNO_SENTINEL);
+	must(got == 24 * PAGE);
+	return NULL;
+}
+
+START_TEST(trim_without_memory)
+{
+	bufpool_t *pool = pool_of(24, 8);
+	struct sleeper s;
+
+	put_to_sleep(&s, pool, 6);
+	run_thread(trim_without_cache, pool);
+	wake_up(&s);
 	must_be_whole(pool);
 	bufpool_destroy(pool);
 }
@@ -489,9 +840,15 @@ int main(void)
 	TCase *tc = add_case(suite, "allocations", 10);
 
 	tcase_add_test(tc, create_at_each_allocation);
+	tcase_add_loop_test(tc, create_at_each_call, 0, ARRAY_SIZE(creates));
+	tcase_add_test(tc, no_huge_pages_beside_others);
+	tcase_add_loop_test(tc, child_without_a_region, 0, 2);
 	tcase_add_test(tc, create_cannot_populate);
 	tcase_add_test(tc, no_memory_for_a_cache);
 	tcase_add_test(tc, heap_at_each_allocation);
+	tc = add_case(suite, "trim", 10);
+	tcase_add_test(tc, trim_is_refused);
+	tcase_add_test(tc, trim_without_memory);
 	tc = add_case(suite, "membarrier", 10);
 	tcase_add_test(tc, no_membarrier);
 	tcase_add_test(tc, membarrier_ends);
