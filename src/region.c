@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "track.h"
+
 #define HUGE_PAGE ((size_t) 2 * 1024 * 1024)
 #define MAP_HUGE_PAGE (MAP_HUGETLB | 21 << 26) /* 2^21, see mmap(2) */
 
@@ -341,7 +343,8 @@ bool bp_region_renew(struct region *r, unsigned flags)
 	r->pub.numa_node = NODE_ASK;
 	if (base == r->pub.base && advise(r, flags))
 		return true;
-	/* What is there now is not ours to unmap. */
+	/* What is there now is not ours, to mark or to unmap. */
+	TRACK_OUT(r->pub.base, r->pub.len);
 	r->pub.base = NULL;
 	r->pub.len = r->mapped = 0;
 	return false;

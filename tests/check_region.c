@@ -887,7 +887,7 @@ START_TEST(reserved_pages_and_fork)
 		counts(100, 0, 3, 0), BUFPOOL_HUGEPAGES | BUFPOOL_DONTFORK);
 	bufpool_t *pool;
 
-	if (!have_reserved)
+	if (!have_reserved || is_valgrind())
 		return;
 	config.count[BUFPOOL_CLASS_1M] = 2 * (size_t) free_reserved() - 4;
 	pool = make_pool(config);
@@ -909,15 +909,29 @@ static size_t bytes_of(const bufpool_config_t *config)
 	return bytes;
 }
 
+/* AddressSanitizer makes mlock() do nothing. */
+static bool can_lock(void)
+{
+	static char page[4096] __attribute__((aligned(4096)));
+	size_t before = locked_bytes();
+	bool can = mlock(page, sizeof(page)) == 0 && locked_bytes() > before;
+
+	munlock(page, sizeof(page));
+	return can;
+}
+
 START_TEST(locked_memory)
 {
 	bufpool_config_t config =
 		with_flags(counts(50, 3, 2, 1), BUFPOOL_LOCKED);
-	size_t before = locked_bytes();
+	size_t before = locked_bytes(), n;
 	bufpool_region_t r[REGIONS];
-	bufpool_t *pool = make_pool(config);
-	size_t n = regions_of(pool, r);
+	bufpool_t *pool;
 
+	if (!can_lock())
+		return;
+	pool = make_pool(config);
+	n = regions_of(pool, r);
 	ck_assert_uint_eq(locked_bytes(), before + bytes_of(&config));
 	for (size_t i = 0; i < n; i++) {
 		struct mapping m = mapping_at(r[i].base);
@@ -981,6 +995,8 @@ static void lock_nothing(void *arg)
 
 START_TEST(lock_limit)
 {
+	if (!can_lock())
+		return;
 	in_child(lock_within_the_limit, NULL);
 	in_child(lock_nothing, NULL);
 }
@@ -1092,6 +1108,8 @@ START_TEST(children_see_zeroes_only)
 		with_flags(even_config(6), BUFPOOL_DONTFORK | BUFPOOL_DONTDUMP);
 	struct hoard hoard;
 
+	if (is_valgrind())
+		return;
 	config.wipe = (enum bufpool_wipe) _i;
 	parent.pool = make_pool(config);
 	parent.generations = 1;
@@ -1132,6 +1150,8 @@ START_TEST(destroyed_then_forked)
 {
 	const void *data;
 
+	if (is_valgrind())
+		return;
 	parent.pool = make_pool(with_flags(even_config(2), BUFPOOL_DONTFORK));
 	parent.out[0] = bufpool_checkout_4k(parent.pool);
 	data = parent.out[0]->data;
@@ -1520,7 +1540,7 @@ START_TEST(trim_then_fork)
 	bufpool_buf_t *buf;
 	bufpool_t *pool;
 
-	config.flags = _i ? BUFPOOL_DONTFORK : 0;
+	config.flags = _i && !is_valgrind() ? BUFPOOL_DONTFORK : 0;
 	pool = make_pool(config);
 	buf = bufpool_checkout_4k(pool);
 	bufpool_trim(pool);
@@ -1569,7 +1589,7 @@ static void elsewhere(void *arg)
 {
 	(void) arg;
 	must(setenv("HWLOC_SYNTHETIC", "node:4 core:2 pu:2", 1) == 0);
-	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(nodes); i += is_small() ? 3 : 1) {
 		must_tell_the_truth(make_pool(on_node(nodes[i], 0)),
 		                    BUFPOOL_CLASSES);
 		/* ANY is no place that could be missed. */
@@ -1586,7 +1606,7 @@ static void made_up(void *arg)
 
 	must(setenv("HWLOC_SYNTHETIC", "node:4 core:2 pu:2", 1) == 0);
 	must(setenv("HWLOC_THISSYSTEM", "1", 1) == 0);
-	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(nodes); i += is_small() ? 3 : 1) {
 		bufpool_config_t config = on_node(nodes[i], flags);
 
 		must_tell_the_truth(make_pool(config), BUFPOOL_CLASSES);
@@ -1805,7 +1825,7 @@ START_TEST(topology_of_another_machine)
 	hwloc_topology_t topology = load("node:4 core:2 pu:2", false);
 	bufpool_t *pool;
 
-	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(nodes); i += is_small() ? 3 : 1) {
 		REFUSED_ON(on_node(nodes[i], BUFPOOL_NUMA_STRICT), topology,
 		           NULL, ENOSYS);
 		pool = make_on(on_node(nodes[i], 0), topology, NULL);

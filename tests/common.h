@@ -84,6 +84,17 @@ static inline long scaled(long n)
 	return n < 50 ? 1 : n / 50;
 }
 
+/*
+ * Valgrind keeps a map of its own: to it, what BUFPOOL_DONTFORK keeps from a
+ * child is still there, and nothing else may be mapped in its place.
+ */
+static inline bool is_valgrind(void)
+{
+	const char *preload = getenv("LD_PRELOAD");
+
+	return preload && strstr(preload, "vgpreload");
+}
+
 /* The test case that the following tests go to; seconds are at full scale. */
 static inline TCase *add_case(Suite *suite, const char *name, double seconds)
 {
