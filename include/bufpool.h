@@ -126,8 +126,11 @@ enum bufpool_exhausted {
  * STRICT     create fails rather than place memory elsewhere
  * HUGEPAGES  reserved huge pages (hugetlb) if there are enough, else
  *            transparent ones, else ordinary ones; each region is rounded up
- *            to 2 MiB.  bufpool_regions() tells the page size.
- * LOCKED     never swapped out: mlock(2); create fails if that is refused
+ *            to 2 MiB.  bufpool_regions() tells the page size.  A child of
+ *            fork that uses reserved ones needs as many again, or is killed
+ *            (SIGBUS); with DONTFORK it does not.
+ * LOCKED     never swapped out: mlock(2); create fails if that is refused.
+ *            Children of fork have theirs unlocked, as all locked memory.
  * DONTDUMP   left out of core dumps
  * DONTFORK   left out of fork's children, which find new memory, zeroed, at
  *            the same addresses: the pool works there, placed anywhere, but
@@ -346,15 +349,16 @@ void bufpool_slice_release(bufpool_slice_t *slice);
 /*
  * Give the memory of idle buffers, also of those in thread caches, back to the
  * system; returns how many bytes.  The buffers stay usable: they are handed out
- * when no others are idle, with new pages, zero, from the same node if it has
- * any left.  0 for a pool with a region_attach (a device would go on writing to
+ * when there are no others at their node but in other threads' caches, with new
+ * pages, zero, from the same node if it has any left.  0 for a pool with a region_attach (a device would go on writing to
  * the old pages) or BUFPOOL_LOCKED; regions on reserved huge pages keep them.
  */
 size_t bufpool_trim(bufpool_t *pool);
 
 /*
  * Write up to max regions to out, by index; returns how many there are.  They
- * are the same for as long as the pool lives.  Where memory was not placed on
+ * are the same for as long as the pool lives, but for the node and page size of
+ * what a trim has given back.  Where memory was not placed on
  * a node, the system is asked for the node of each page: for large pools that
  * is no call for a hot path.
  */

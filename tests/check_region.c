@@ -1285,6 +1285,7 @@ START_TEST(trim_takes_what_is_idle)
 	give_all(&hoard);
 	wake_up();
 	ck_assert_uint_eq(stats_of(pool).misses, 0);
+	ck_assert_uint_eq(stats_of(pool).peak_checked_out, 119);
 	ck_assert_uint_eq(bufpool_trim(pool), all - kept);
 	for (int k = 0; k < BUFPOOL_CLASSES; k++)
 		if (k != BUFPOOL_CLASS_64K)

@@ -17,6 +17,9 @@ fail() {
 
 $MAKE -C "$build" install DESTDIR="$tmp/root" >"$tmp/log" 2>&1 ||
 	fail "$(cat "$tmp/log")"
+# hwloc is not below DESTDIR, as we are.
+hwloc_cflags=$($PKG_CONFIG --cflags hwloc)
+hwloc_libs=$($PKG_CONFIG --libs hwloc)
 pc=$(find "$tmp/root" -name bufpool.pc)
 [ -n "$pc" ] || fail 'no bufpool.pc'
 PKG_CONFIG_PATH=$(dirname "$pc")
@@ -49,8 +52,31 @@ int main(void)
 	return bad;
 }
 END
-# The same program is C++ as well, and no header is C only.
+# The same program is C++ as well, and no header is C only; the one for hwloc's
+# users wants hwloc's flags.
 cp "$tmp/user.c" "$tmp/user.cc"
+cat >"$tmp/hwloc.cc" <<'END'
+#include <bufpool/hwloc.h>
+
+int main()
+{
+	hwloc_topology_t topology;
+	bufpool_t *pool;
+	bool bad;
+
+	if (hwloc_topology_init(&topology) != 0 ||
+	    hwloc_topology_load(topology) != 0)
+		return 1;
+	pool = bufpool_create_hwloc(nullptr, topology, nullptr);
+	bad = pool == nullptr ||
+	      bufpool_hwloc_best_node(
+		      topology, hwloc_topology_get_topology_cpuset(topology),
+		      HWLOC_MEMATTR_ID_CAPACITY) < 0;
+	bufpool_destroy(pool);
+	hwloc_topology_destroy(topology);
+	return bad;
+}
+END
 
 flags="-Wall -Wextra -Werror ${CFLAGS:-}"
 cxxflags="-Wall -Wextra -Wpedantic -Werror ${CXXFLAGS:-}"
@@ -64,8 +90,10 @@ cflags=$($PKG_CONFIG --cflags bufpool)
 			sed 's/-lbufpool/-l:libbufpool.a/')
 	$CXX $cxxflags $cflags "$tmp/user.cc" -o "$tmp/cxx" \
 		$($PKG_CONFIG --libs bufpool)
+	$CXX $cxxflags $cflags $hwloc_cflags "$tmp/hwloc.cc" -o "$tmp/hwloc" \
+		$($PKG_CONFIG --libs bufpool) $hwloc_libs
 }
-for program in shared static cxx; do
+for program in shared static cxx hwloc; do
 	"$tmp/$program" || fail "the $program program exits with $?"
 done
 ldd "$tmp/shared" | grep -q libbufpool || fail 'not linked with the library'
