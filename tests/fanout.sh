@@ -278,13 +278,13 @@ bad_usage()
 	refused 1 'No such file' $tcp --publish unix:no/such
 	for option in queue patience threads stats-every buffer; do
 		for n in '' 0 -1 +1 ' 1' x 1x 0x10 1.5 99999999999999999999; do
-			refused 2 "--$option: '.*' is not a number" $tcp \
+			refused 2 "--$option: '.*' is not a .* from 1 to" $tcp \
 				--$option "$n"
 		done
 		refused 2 "$option" $tcp --$option
 	done
 	refused 2 'is not a number' $tcp --threads 1K
-	refused 2 'is not a number' $tcp --buffer 1025M
+	refused 2 'is not a size' $tcp --buffer 1025M
 	refused 2 nonsense $tcp --nonsense
 	refused 2 "'more' is no option" $tcp more
 	"$fanout" --help >out || fail "--help fails"
