@@ -86,8 +86,11 @@ static struct {
 static bufpool_t *pool;
 static struct worker *workers;
 
-static atomic_uint brakes; /* set by the hub alone */
-static int released;       /* eventfd: the last brake has gone */
+/* What the hub waits for; RELEASED is an eventfd: the last brake has gone.  With
+   a brake on, publishers have to wait, and so they are last. */
+enum { SIGNALS, TIMER, RELEASED, JOINERS, NEWCOMERS, PUBLISHERS, HUB_FDS };
+static struct pollfd hub[HUB_FDS];
+static atomic_uint brakes; /* put on by the hub, released by workers too */
 static atomic_bool stopping;
 static double deadline; /* to take the rest, when it is stopping */
 
@@ -183,7 +186,7 @@ static void set_braking(struct subscriber *s, bool braking)
 	if (braking)
 		brakes++;
 	else if (--brakes == 0)
-		eventfd_write(released, 1);
+		eventfd_write(hub[RELEASED].fd, 1);
 }
 
 /*
@@ -375,10 +378,6 @@ static void start_worker(struct worker *w)
 
 /* ----------------------------------------------------------------- the hub */
 
-/* What it waits for.  With the brake on, publishers must wait: they are last. */
-enum { SIGNALS, TIMER, RELEASED, JOINERS, NEWCOMERS, PUBLISHERS, HUB_FDS };
-static struct pollfd hub[HUB_FDS];
-
 /*
  * Edge-triggered: told once when the socket has room again, not all the time
  * when there is nothing to send.  What the kernel queues is a copy for each
@@ -461,7 +460,7 @@ static void run_hub(void)
 		if (hub[NEWCOMERS].revents)
 			accept_publisher();
 		if (hub[RELEASED].revents)
-			eventfd_read(released, &count);
+			eventfd_read(hub[RELEASED].fd, &count);
 		if (hub[TIMER].revents) {
 			eventfd_read(hub[TIMER].fd, &count);
 			report();
@@ -479,16 +478,14 @@ static const char help[] =
 "not exist); for PORT 0 the system chooses one.  Both addresses are printed\n"
 "when all is ready.\n"
 "\n"
-"  --publish ADDR    who connects here is read from; several are mixed, buffer\n"
-"                    by buffer\n"
+"  --publish ADDR    who connects here is read from; several get mixed\n"
 "  --subscribe ADDR  who connects here gets what is read from then on\n"
 "  --buffer SIZE     bytes read at once, up to 1G, suffix K, M, G (default: 64K)\n"
 "  --queue N         buffers a subscriber may be behind, 1 to 65536 (default: 64)\n"
 "  --patience MS     see below, 1 to 60000 (default: 500)\n"
 "  --threads N       threads that send, 1 to 256 (default: 1)\n"
 "  --copy            a malloc'd copy for each subscriber, which nobody erases\n"
-"  --stats-every S   statistics on stderr, 1 to 86400 seconds (default: at the\n"
-"                    end only)\n"
+"  --stats-every S   statistics on stderr, 1 to 86400 (default: at the end)\n"
 "  --help, --version\n"
 "\n"
 "Nothing is read while a subscriber's queue is more than half full, so the\n"
@@ -518,8 +515,8 @@ static const struct param params[] = {
 /* Signals come as events: blocked, in the workers too. */
 static void open_hub(void)
 {
-	struct itimerspec every = { { opt.stats_every, 0 },
-		                    { opt.stats_every, 0 } };
+	const struct timespec t = { .tv_sec = opt.stats_every };
+	const struct itimerspec every = { t, t };
 	sigset_t set;
 	int i;
 
@@ -529,12 +526,12 @@ static void open_hub(void)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN); /* writev() says EPIPE */
 
-	released = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	hub[SIGNALS].fd = signalfd(-1, &set, SFD_CLOEXEC);
 	hub[TIMER].fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-	hub[RELEASED].fd = released;
+	hub[RELEASED].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	hub[PUBLISHERS].fd = epoll_create1(EPOLL_CLOEXEC);
-	if (released < 0 || hub[SIGNALS].fd < 0 || hub[PUBLISHERS].fd < 0 ||
+	if (hub[RELEASED].fd < 0 || hub[SIGNALS].fd < 0 ||
+	    hub[PUBLISHERS].fd < 0 ||
 	    timerfd_settime(hub[TIMER].fd, 0, &every, NULL))
 		die(FAILED, "%s", strerror(errno));
 	for (i = 0; i < HUB_FDS; i++)

@@ -5,30 +5,23 @@
  * An example of libbufpool where buffers travel: one thread checks a buffer
  * out and fills it, another digests it and returns it.
  *
- *       checkout          offer               pop             return
- * pool ---------> reader -------> ready jobs -----> worker ---------> pool
- *                   ^                                 |
- *                   '------------- chunk -------------'
+ *         checkout           send             receive            return
+ *   pool ---------> reader --------> lane's ring -------> digester ------> pool
  *
- * A job is a file: a list of filled chunks, in order.  One reader appends to
- * it.  A job that has something to digest stands in the ready queue; a worker
- * takes it off, digests what is on its list and puts it back at the end if
- * more has come meanwhile.  So a file is digested in order, by one worker at a
- * time, and a large one takes turns with the others.
+ * All that concerns the pool is in the section "buffers", and in run().
  *
- * A checkout never waits, it goes to the heap when the pool is exhausted.
- * What bounds the memory is that each reader owns DEPTH chunks and a buffer
- * needs a chunk to travel in.  The pool is built with that many buffers.
+ * A lane is a reader, a digester and a ring of DEPTH chunks between them.
+ * Readers take the files one after the other; all of a file goes down one lane,
+ * in order.  A checkout never waits, it goes to the heap when the pool is
+ * exhausted.  What bounds the memory is that a buffer needs a place in a ring,
+ * and the pool is built with as many buffers as there are places.
  *
- * Nothing can get stuck, with any number of threads.  A worker waits for a
- * ready job only.  A reader waits for one of its own chunks; each of them is
- * on the list of a job that is ready or with a worker, hence comes back.  The
- * printer waits for the oldest unfinished job, but nobody waits for the
- * printer: results are small and stay with their jobs.
+ * Nothing can get stuck.  A reader waits for its digester only, a digester for
+ * its reader only.  The printer waits for the oldest unfinished file, but
+ * nobody waits for the printer: results are small and stay with their files.
  */
-#include <bufpool.h>
+#include "common.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
@@ -36,55 +29,44 @@
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <pthread.h>
-#include <stdarg.h>
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DEPTH 4 /* chunks each reader owns: one it fills, others it has read */
+#define DEPTH 4 /* chunks in a lane: one is filled, one digested, others wait */
 #define MAX_THREADS 1024
-#define MAX_CHUNK ((size_t) 1 << 30)
 #define SUM_SIZE 32
-
-enum { FAILED = 1, USAGE = 2 }; /* exit statuses */
-
-struct chunk {
-	struct chunk *next;    /* in a job's list or its reader's free list */
-	struct reader *reader; /* whose it is */
-	bufpool_buf_t *buf;
-	bufpool_buf_t plain; /* what buf points to when there is no pool */
-};
-
-struct reader {
-	pthread_t thread;
-	pthread_cond_t room; /* one of its chunks came home */
-	struct chunk *free;
-	struct chunk chunks[DEPTH];
-};
 
 struct job {
 	char *path;
-	bool stream;         /* not a regular file: "-", a fifo, a terminal */
-	int error;           /* why there is no sum */
-	struct chunk *head;  /* read and not yet digested */
-	struct chunk **tail; /* where the next one goes */
-	bool read;           /* nothing more will be appended */
-	bool busy;           /* in the ready queue or with a worker */
-	bool done;           /* sum or error is final */
-	struct job *next;    /* in the ready queue */
-	EVP_MD_CTX *md;
+	bool stream; /* not a regular file: "-", a fifo, a terminal */
+	int error;   /* why there is no sum */
+	bool done;   /* sum or error is final */
 	unsigned char sum[SUM_SIZE];
+};
+
+struct chunk {
+	struct job *job;     /* NULL: no more will come */
+	bool last;           /* of its job */
+	bufpool_buf_t *buf;  /* NULL: the job has failed */
+	bufpool_buf_t plain; /* what buf points to when there is no pool */
+};
+
+struct lane {
+	pthread_t reader, digester;
+	pthread_mutex_t lock; /* of head and count */
+	pthread_cond_t moved; /* only one of the two can be waiting for it */
+	unsigned head, count;
+	struct chunk ring[DEPTH];
 };
 
 static struct {
 	unsigned threads;
 	size_t chunk;
-	bool malloc;
-	bool stats;
-	bool progress;
+	bool malloc, stats, progress;
 	const char *summary;
 } opt = { .chunk = 64 << 10 };
 
@@ -92,54 +74,33 @@ static bufpool_t *pool; /* NULL with --malloc */
 
 static struct job *jobs; /* in the order they are printed in */
 static size_t job_count;
+static size_t next_job; /* the first that no reader has taken */
+static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER; /* of next_job */
+static pthread_mutex_t streaming = PTHREAD_MUTEX_INITIALIZER;
 
-/* All that the threads share is under this lock. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t work = PTHREAD_COND_INITIALIZER; /* a job is ready */
-static pthread_cond_t turn = PTHREAD_COND_INITIALIZER; /* a stream ended */
-static pthread_cond_t news = PTHREAD_COND_INITIALIZER; /* a job is done */
-static struct job *ready;                              /* the ready queue */
-static struct job **ready_tail = &ready;
-static size_t next_job;   /* the first that no reader has taken */
-static unsigned readers;  /* still at work */
-static bool streaming;    /* somebody reads a stream */
-static uint64_t digested; /* bytes */
+static pthread_mutex_t results = PTHREAD_MUTEX_INITIALIZER; /* of done */
+static pthread_cond_t news = PTHREAD_COND_INITIALIZER;      /* a job is done */
 
-static int status; /* exit status so far */
-
-/* ---------------------------------------------------------------- messages */
-
-__attribute__((format(printf, 1, 2)))
-static void complain(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("poolsum: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-}
-
-/* _exit(): other threads may still be at work on what exit() takes apart. */
-#define die(code, ...) (complain(__VA_ARGS__), _exit(code))
+static atomic_bool giving_up;     /* no more files are started */
+static _Atomic uint64_t digested; /* bytes */
+static int status;                /* exit status so far */
 
 /* ----------------------------------------------------------------- buffers */
 
 /* Here a pool and malloc differ; nothing else knows which of them it is. */
-static bool buf_get(struct chunk *c)
+static bool chunk_get(struct chunk *c)
 {
 	if (pool) {
 		c->buf = bufpool_checkout(pool, opt.chunk);
-		return c->buf != NULL;
+		return c->buf;
 	}
 	c->plain.data = malloc(opt.chunk);
 	c->plain.len = c->plain.capacity = opt.chunk;
-	c->buf = &c->plain;
-	return c->plain.data != NULL;
+	c->buf = c->plain.data ? &c->plain : NULL;
+	return c->buf;
 }
 
-static void buf_put(struct chunk *c)
+static void chunk_put(struct chunk *c)
 {
 	if (pool)
 		bufpool_return(c->buf);
@@ -147,426 +108,236 @@ static void buf_put(struct chunk *c)
 		free(c->plain.data);
 }
 
+/* ------------------------------------------------------------------- lanes */
+
 /*
- * The class that serves a size; -1 if none does.  A program that knows its
- * sizes writes BUFPOOL_CLASS_64K, but the library can be built with other
- * classes, so we ask: a pool without buffers counts where one was missing.
+ * The next chunk to digest, or, if not filled, the next to fill.  Waits for the
+ * other side if there is none.
  */
-static int find_class(size_t size)
-{
-	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
-	bufpool_stats_t stats;
-	bufpool_t *empty;
-	int class;
-
-	if (size > BUFPOOL_MAX_CLASS_SIZE)
-		return -1;
-	memset(cfg.count, 0, sizeof(cfg.count));
-	empty = bufpool_create(&cfg);
-	bufpool_return(bufpool_checkout(empty, size));
-	bufpool_stats(empty, &stats);
-	bufpool_destroy(empty);
-
-	for (class = BUFPOOL_CLASSES - 1; class >= 0; class--)
-		if (stats.per_class[class].heap_fallbacks)
-			break;
-	return class;
-}
-
-/* As many buffers as can travel at once, of the only class that is used. */
-static bufpool_t *make_pool(void)
-{
-	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
-	int class = find_class(opt.chunk);
-
-	memset(cfg.count, 0, sizeof(cfg.count));
-	if (class >= 0)
-		cfg.count[class] = (size_t) opt.threads * DEPTH;
-	return bufpool_create(&cfg);
-}
-
-/* ------------------------------------------------------------------ chunks */
-
-static void chunk_free(struct chunk *c, size_t bytes)
-{
-	struct reader *r = c->reader;
-
-	pthread_mutex_lock(&lock);
-	digested += bytes;
-	c->next = r->free;
-	r->free = c;
-	pthread_cond_signal(&r->room);
-	pthread_mutex_unlock(&lock);
-}
-
-/* A chunk with a buffer; waits for one of the reader's to come home. */
-static struct chunk *chunk_get(struct reader *r)
+static struct chunk *next_chunk(struct lane *l, bool filled)
 {
 	struct chunk *c;
 
-	pthread_mutex_lock(&lock);
-	while (!r->free)
-		pthread_cond_wait(&r->room, &lock);
-	c = r->free;
-	r->free = c->next;
-	pthread_mutex_unlock(&lock);
-
-	if (buf_get(c))
-		return c;
-	chunk_free(c, 0);
-	return NULL;
+	pthread_mutex_lock(&l->lock);
+	while (l->count == (filled ? 0 : DEPTH))
+		pthread_cond_wait(&l->moved, &l->lock);
+	c = &l->ring[(l->head + (filled ? 0 : l->count)) % DEPTH];
+	pthread_mutex_unlock(&l->lock);
+	return c;
 }
 
-static void chunk_put(struct chunk *c)
+/* It is filled, for the digester; or, if not filled, digested and free again. */
+static void pass_chunk(struct lane *l, bool filled)
 {
-	size_t bytes = c->buf->len;
-
-	buf_put(c);
-	chunk_free(c, bytes);
-}
-
-/* --------------------------------------------------------- the ready queue */
-
-static void ready_push(struct job *job)
-{
-	job->busy = true;
-	job->next = NULL;
-	*ready_tail = job;
-	ready_tail = &job->next;
-	pthread_cond_signal(&work);
-}
-
-/*
- * NULL when no more will come: readers are gone, and a job that another worker
- * has in hand will be pushed and popped by that worker.
- */
-static struct job *ready_pop(void)
-{
-	struct job *job;
-
-	while (!ready && readers)
-		pthread_cond_wait(&work, &lock);
-	job = ready;
-	if (job && !(ready = job->next))
-		ready_tail = &ready;
-	return job;
+	pthread_mutex_lock(&l->lock);
+	if (filled) {
+		l->count++;
+	} else {
+		l->head = (l->head + 1) % DEPTH;
+		l->count--;
+	}
+	pthread_cond_signal(&l->moved);
+	pthread_mutex_unlock(&l->lock);
 }
 
 /* ----------------------------------------------------------------- readers */
 
-/* Fill a buffer; true if there may be more to read. */
-static bool fill(struct job *job, int fd, bufpool_buf_t *buf)
+/*
+ * The next file to read.  Streams are read one after the other: "- -" is all of
+ * standard input and then nothing, not two halves mixed.  So who takes one has
+ * `streaming` until it is read, and who is to take the next waits for that.
+ */
+static struct job *take_job(void)
 {
-	size_t want = buf->len;
-	ssize_t n = 1;
+	struct job *job = NULL;
 
-	for (buf->len = 0; buf->len < want && n > 0;) {
-		n = read(fd, (char *) buf->data + buf->len, want - buf->len);
-		if (n > 0)
-			buf->len += (size_t) n;
-		else if (n < 0)
-			job->error = errno;
+	pthread_mutex_lock(&taking);
+	if (next_job < job_count && !giving_up) {
+		job = &jobs[next_job++];
+		if (job->stream)
+			pthread_mutex_lock(&streaming);
 	}
+	pthread_mutex_unlock(&taking);
+	return job;
+}
+
+/* Read a chunk's worth; true if there may be more. */
+static bool read_chunk(struct chunk *c, int fd)
+{
+	ssize_t n = -1;
+
+	if (!chunk_get(c))
+		c->job->error = ENOMEM;
+	else if ((n = fill(c->buf, fd)) < 0)
+		c->job->error = errno;
 	return n > 0;
 }
 
-/* Hand a chunk (or none) to the workers. */
-static void offer(struct job *job, struct chunk *c, bool last)
-{
-	pthread_mutex_lock(&lock);
-	if (c) {
-		c->next = NULL;
-		*job->tail = c;
-		job->tail = &c->next;
-	}
-	job->read = last;
-	if (!job->busy)
-		ready_push(job);
-	pthread_mutex_unlock(&lock);
-}
-
-static void read_chunks(struct reader *r, struct job *job, int fd)
-{
-	bool more;
-
-	do {
-		struct chunk *c = chunk_get(r);
-
-		more = c && fill(job, fd, c->buf);
-		if (!c)
-			job->error = ENOMEM;
-		offer(job, c, !more);
-	} while (more);
-}
-
-static void read_job(struct reader *r, struct job *job)
+static void read_job(struct lane *l, struct job *job)
 {
 	int fd = STDIN_FILENO;
+	struct chunk *c;
+	bool more;
 
 	if (!job->error && strcmp(job->path, "-") != 0) {
 		fd = open(job->path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0)
 			job->error = errno;
 	}
-	if (job->error)
-		offer(job, NULL, true);
-	else
-		read_chunks(r, job, fd);
+	do {
+		c = next_chunk(l, false);
+		c->job = job;
+		c->buf = NULL;
+		more = !job->error && read_chunk(c, fd);
+		c->last = !more;
+		pass_chunk(l, true);
+	} while (more);
 	if (fd > STDERR_FILENO)
 		close(fd);
 }
 
-/*
- * The next job to read.  Streams are read one after the other: "- -" is all of
- * standard input and then nothing, not two halves mixed.
- */
-static struct job *next_to_read(void)
+static void *read_jobs(void *arg)
 {
-	struct job *job = NULL;
-
-	pthread_mutex_lock(&lock);
-	while (next_job < job_count && jobs[next_job].stream && streaming)
-		pthread_cond_wait(&turn, &lock);
-	if (next_job < job_count) {
-		job = &jobs[next_job++];
-		streaming |= job->stream;
-	}
-	pthread_mutex_unlock(&lock);
-	return job;
-}
-
-static void end_of_stream(void)
-{
-	pthread_mutex_lock(&lock);
-	streaming = false;
-	pthread_cond_broadcast(&turn);
-	pthread_mutex_unlock(&lock);
-}
-
-static void *reader(void *arg)
-{
-	struct reader *r = arg;
+	struct lane *l = arg;
 	struct job *job;
 
-	while ((job = next_to_read())) {
-		read_job(r, job);
+	while ((job = take_job())) {
+		read_job(l, job);
 		if (job->stream)
-			end_of_stream();
+			pthread_mutex_unlock(&streaming);
 	}
-
-	pthread_mutex_lock(&lock);
-	if (--readers == 0)
-		pthread_cond_broadcast(&work);
-	pthread_mutex_unlock(&lock);
+	next_chunk(l, false)->job = NULL;
+	pass_chunk(l, true);
 	return NULL;
 }
 
-/* ----------------------------------------------------------------- workers */
+/* --------------------------------------------------------------- digesters */
 
-/* Better no sum than a wrong one. */
 static void check_crypto(bool ok)
 {
-	if (!ok)
+	if (!ok) /* better no sum than a wrong one */
 		die(FAILED, "libcrypto cannot compute SHA-256");
 }
 
-static void digest(struct job *job, struct chunk *list)
+/* The sum, or error, is final; and md is ready for the next file. */
+static void finish(struct job *job, EVP_MD_CTX *md)
 {
+	check_crypto(EVP_DigestFinal_ex(md, job->sum, NULL));
+	check_crypto(EVP_DigestInit_ex(md, EVP_sha256(), NULL));
+	pthread_mutex_lock(&results);
+	job->done = true;
+	pthread_cond_signal(&news);
+	pthread_mutex_unlock(&results);
+}
+
+static void *digest_jobs(void *arg)
+{
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	struct lane *l = arg;
 	struct chunk *c;
 
-	if (!job->md) {
-		job->md = EVP_MD_CTX_new();
-		check_crypto(job->md &&
-		             EVP_DigestInit_ex(job->md, EVP_sha256(), NULL));
+	check_crypto(md && EVP_DigestInit_ex(md, EVP_sha256(), NULL));
+	for (c = next_chunk(l, true); c->job; c = next_chunk(l, true)) {
+		if (c->buf) {
+			digested += c->buf->len;
+			check_crypto(EVP_DigestUpdate(md, c->buf->data,
+			                              c->buf->len));
+			chunk_put(c);
+		}
+		if (c->last)
+			finish(c->job, md);
+		pass_chunk(l, false);
 	}
-	while ((c = list)) {
-		list = c->next; /* chunk_put() gives c away */
-		check_crypto(EVP_DigestUpdate(job->md, c->buf->data,
-		                              c->buf->len));
-		chunk_put(c);
-	}
-}
-
-static void finish(struct job *job)
-{
-	check_crypto(EVP_DigestFinal_ex(job->md, job->sum, NULL));
-	EVP_MD_CTX_free(job->md);
-}
-
-static void *worker(void *arg)
-{
-	struct job *job;
-
-	pthread_mutex_lock(&lock);
-	while ((job = ready_pop())) {
-		struct chunk *list = job->head;
-		bool last = job->read;
-
-		job->head = NULL;
-		job->tail = &job->head;
-		pthread_mutex_unlock(&lock);
-
-		digest(job, list);
-		if (last)
-			finish(job);
-
-		pthread_mutex_lock(&lock);
-		job->busy = false;
-		job->done = last;
-		if (last)
-			pthread_cond_signal(&news);
-		else if (job->head || job->read)
-			ready_push(job);
-	}
-	pthread_mutex_unlock(&lock);
-	return arg;
+	EVP_MD_CTX_free(md);
+	return NULL;
 }
 
 /* ----------------------------------------------------------------- printer */
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
-}
 
 static bool progress_drawn;
 
 static void progress_clear(void)
 {
-	if (progress_drawn)
+	if (progress_drawn) {
 		fputs("\r\033[K", stderr);
+		fflush(stderr);
+	}
 	progress_drawn = false;
 }
 
-static void progress_draw(size_t files)
-{
-	uint64_t bytes;
-
-	pthread_mutex_lock(&lock);
-	bytes = digested;
-	pthread_mutex_unlock(&lock);
-
-	progress_clear();
-	fprintf(stderr, "%zu of %zu files, %.1f MiB", files, job_count,
-	        (double) bytes / (1 << 20));
-	progress_drawn = true;
-}
-
-/* Draw once a second, not at every file. */
-static void progress(size_t files)
+/* Once a second, not at every file, and at the end. */
+static void progress(size_t files, bool end)
 {
 	static time_t drawn;
 
-	if (!opt.progress || time(NULL) == drawn)
+	if (!opt.progress || (time(NULL) == drawn && !end))
 		return;
-	progress_draw(files);
+	progress_clear();
+	fprintf(stderr, "%zu of %zu files, %.1f MiB%s", files, job_count,
+	        (double) digested / (1 << 20), end ? "\n" : "");
+	fflush(stderr);
+	progress_drawn = !end;
 	drawn = time(NULL);
 }
 
-/* Wait for a job, for some seconds at the most. */
-static bool job_done(struct job *job, int seconds)
-{
-	struct timespec until;
-	bool done;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += seconds;
-	pthread_mutex_lock(&lock);
-	while (!job->done &&
-	       pthread_cond_timedwait(&news, &lock, &until) == 0)
-		;
-	done = job->done;
-	pthread_mutex_unlock(&lock);
-	return done;
-}
-
 /*
- * Whoever reads our output gets all there is before we sleep.  False if it
- * cannot be written.
+ * Wait for a job.  Whoever reads our output gets all there is before we sleep;
+ * false if it cannot be written.
  */
 static bool await(struct job *job)
 {
-	if (job_done(job, 0))
-		return true;
-	if (fflush(stdout))
-		return false;
-	do
-		progress((size_t) (job - jobs));
-	while (!job_done(job, 1));
+	struct timespec until;
+
+	pthread_mutex_lock(&results);
+	while (!job->done) {
+		pthread_mutex_unlock(&results);
+		if (fflush(stdout))
+			return false;
+		progress((size_t) (job - jobs), false);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		pthread_mutex_lock(&results);
+		if (!job->done)
+			pthread_cond_timedwait(&news, &results, &until);
+	}
+	pthread_mutex_unlock(&results);
 	return true;
 }
 
-/* A name that would break the line is escaped, as sha256sum does. */
-static bool needs_escape(const char *name)
-{
-	return strpbrk(name, "\\\n\r") != NULL;
-}
-
+/* What would break the line is escaped, as sha256sum does. */
 static void print_name(FILE *out, const char *name)
 {
 	for (; *name; name++) {
-		switch (*name) {
-		case '\\':
-			fputs("\\\\", out);
-			break;
-		case '\n':
+		if (*name == '\n')
 			fputs("\\n", out);
-			break;
-		case '\r':
+		else if (*name == '\r')
 			fputs("\\r", out);
-			break;
-		default:
-			putc(*name, out);
-		}
+		else
+			fprintf(out, *name == '\\' ? "\\%c" : "%c", *name);
 	}
 }
 
-static void print_error(const struct job *job)
-{
-	fputs("poolsum: ", stderr);
-	print_name(stderr, job->path);
-	fprintf(stderr, ": %s\n", strerror(job->error));
-}
-
-static void print_sum(const struct job *job)
+/* False if the output cannot be written. */
+static bool print_job(const struct job *job)
 {
 	int i;
 
-	if (needs_escape(job->path))
+	progress_clear();
+	if (job->error) {
+		fputs("poolsum: ", stderr);
+		print_name(stderr, job->path);
+		fprintf(stderr, ": %s\n", strerror(job->error));
+		status = FAILED;
+		return true;
+	}
+	if (strpbrk(job->path, "\\\n\r"))
 		putchar('\\');
 	for (i = 0; i < SUM_SIZE; i++)
 		printf("%02x", job->sum[i]);
 	fputs("  ", stdout);
 	print_name(stdout, job->path);
 	putchar('\n');
-}
-
-/* False if the output cannot be written. */
-static bool print_job(const struct job *job)
-{
-	progress_clear();
-	if (job->error) {
-		print_error(job);
-		status = FAILED;
-	} else {
-		print_sum(job);
-	}
 	return !ferror(stdout);
-}
-
-/* Our sums reach nobody: start no more files. */
-static void write_error(void)
-{
-	progress_clear();
-	complain("write error: %s", strerror(errno));
-	status = FAILED;
-	pthread_mutex_lock(&lock);
-	next_job = job_count;
-	pthread_cond_broadcast(&turn);
-	pthread_mutex_unlock(&lock);
 }
 
 /* Returns how many files have a sum. */
@@ -579,12 +350,13 @@ static size_t print_all(void)
 			break;
 		sums += !jobs[i].error;
 	}
-	if (i < job_count || fflush(stdout))
-		write_error();
-	if (opt.progress) {
-		progress_draw(i);
-		fputc('\n', stderr);
+	if (i < job_count || fflush(stdout)) {
+		progress_clear();
+		complain("write error: %s", strerror(errno));
+		status = FAILED;
+		giving_up = true; /* our sums reach nobody */
 	}
+	progress(i, true);
 	return sums;
 }
 
@@ -602,7 +374,7 @@ static struct job *add_job(const char *path, int error)
 	if (!jobs)
 		die(FAILED, "%s", strerror(ENOMEM));
 	job = &jobs[job_count++];
-	*job = (struct job) { .path = strdup(path), .error = error };
+	*job = (struct job){ .path = strdup(path), .error = error };
 	if (!job->path)
 		die(FAILED, "%s", strerror(ENOMEM));
 	return job;
@@ -612,20 +384,6 @@ static int by_path(const void *a, const void *b)
 {
 	return strcmp(((const struct job *) a)->path,
 	              ((const struct job *) b)->path);
-}
-
-static void add_entry(const FTSENT *entry)
-{
-	switch (entry->fts_info) {
-	case FTS_F:
-		add_job(entry->fts_path, 0);
-		break;
-	case FTS_DNR:
-	case FTS_NS:
-	case FTS_ERR:
-		add_job(entry->fts_path, entry->fts_errno);
-		break;
-	}
 }
 
 /* What find -H DIR -type f finds, sorted by whole path, byte by byte. */
@@ -640,8 +398,14 @@ static void add_tree(char *path)
 	                NULL);
 	if (!tree)
 		die(FAILED, "%s: %s", path, strerror(errno));
-	while ((errno = 0, entry = fts_read(tree)))
-		add_entry(entry);
+	while ((errno = 0, entry = fts_read(tree))) {
+		if (entry->fts_info == FTS_F)
+			add_job(entry->fts_path, 0);
+		else if (entry->fts_info == FTS_DNR ||
+		         entry->fts_info == FTS_NS ||
+		         entry->fts_info == FTS_ERR)
+			add_job(entry->fts_path, entry->fts_errno);
+	}
 	if (errno)
 		die(FAILED, "%s: %s", path, strerror(errno));
 	fts_close(tree);
@@ -663,63 +427,36 @@ static void add_argument(char *path)
 		add_job(path, 0)->stream = !S_ISREG(st.st_mode);
 }
 
-static void free_jobs(void)
-{
-	while (job_count)
-		free(jobs[--job_count].path);
-	free(jobs);
-}
-
-/* ------------------------------------------------------------------ threads */
-
-static void start(pthread_t *thread, void *(*body)(void *), void *arg)
-{
-	int error = pthread_create(thread, NULL, body, arg);
-
-	if (error)
-		die(FAILED, "cannot start a thread: %s", strerror(error));
-}
-
-static void init_reader(struct reader *r)
-{
-	int i;
-
-	pthread_cond_init(&r->room, NULL);
-	for (i = 0; i < DEPTH; i++) {
-		r->chunks[i].reader = r;
-		r->chunks[i].next = r->free;
-		r->free = &r->chunks[i];
-	}
-}
+/* ----------------------------------------------------------------- threads */
 
 /* Returns how many files have a sum. */
-static size_t run_threads(void)
+static size_t run_lanes(void)
 {
-	struct reader *r = calloc(opt.threads, sizeof(*r));
-	pthread_t *w = calloc(opt.threads, sizeof(*w));
-	size_t i, sums;
+	struct lane *lanes = calloc(opt.threads, sizeof(*lanes));
+	struct lane *l, *end = lanes + opt.threads;
+	size_t sums;
 
-	if (!r || !w)
+	if (!lanes)
 		die(FAILED, "%s", strerror(ENOMEM));
-	for (i = 0; i < job_count; i++)
-		jobs[i].tail = &jobs[i].head; /* now that they no longer move */
-	readers = opt.threads;
-	for (i = 0; i < opt.threads; i++) {
-		init_reader(&r[i]);
-		start(&r[i].thread, reader, &r[i]);
-		start(&w[i], worker, NULL);
+	for (l = lanes; l < end; l++) {
+		pthread_mutex_init(&l->lock, NULL);
+		pthread_cond_init(&l->moved, NULL);
+		errno = pthread_create(&l->reader, NULL, read_jobs, l);
+		if (!errno)
+			errno = pthread_create(&l->digester, NULL, digest_jobs,
+			                       l);
+		if (errno)
+			die(FAILED, "cannot start a thread: %s",
+			    strerror(errno));
 	}
-
 	sums = print_all();
-
-	for (i = 0; i < opt.threads; i++) {
-		pthread_join(r[i].thread, NULL);
-		pthread_join(w[i], NULL);
+	for (l = lanes; l < end; l++) {
+		pthread_join(l->reader, NULL);
+		pthread_join(l->digester, NULL);
+		pthread_cond_destroy(&l->moved);
+		pthread_mutex_destroy(&l->lock);
 	}
-	for (i = 0; i < opt.threads; i++) /* any worker may have signalled it */
-		pthread_cond_destroy(&r[i].room);
-	free(r);
-	free(w);
+	free(lanes);
 	return sums;
 }
 
@@ -727,7 +464,7 @@ static size_t run_threads(void)
 
 struct result {
 	double seconds;
-	long faults; /* minor */
+	struct rusage usage;
 	size_t files;
 	bufpool_stats_t pool;
 };
@@ -736,13 +473,17 @@ static void print_stats(const struct result *res)
 {
 	if (pool)
 		bufpool_stats_print(pool, stderr, BUFPOOL_TEXT);
-	fprintf(stderr, "poolsum: %s: %zu files, %" PRIu64 " bytes, %.3f s, "
-	        "%ld minor faults", pool ? "pool" : "malloc", res->files,
-	        digested, res->seconds, res->faults);
+	fprintf(stderr,
+	        "poolsum: %s: %zu files, %" PRIu64 " bytes, %.3f s, "
+	        "%ld minor faults",
+	        pool ? "pool" : "malloc", res->files, digested, res->seconds,
+	        res->usage.ru_minflt);
 	if (pool)
-		fprintf(stderr, ", %" PRIu64 " hits, %" PRIu64 " misses, %"
-		        PRIu64 " buffers not returned", res->pool.hits,
-		        res->pool.misses, res->pool.checked_out);
+		fprintf(stderr,
+		        ", %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64
+		        " buffers not returned",
+		        res->pool.hits, res->pool.misses,
+		        res->pool.checked_out);
 	fputc('\n', stderr);
 }
 
@@ -750,30 +491,22 @@ static void print_stats(const struct result *res)
 static void write_summary(FILE *out, const struct result *res)
 {
 	fprintf(out, "%s\t%.6f\t%ld\t%" PRIu64 "\t%zu\t",
-	        pool ? "pool" : "malloc", res->seconds, res->faults, digested,
-	        res->files);
+	        pool ? "pool" : "malloc", res->seconds, res->usage.ru_minflt,
+	        digested, res->files);
 	if (pool)
 		fprintf(out, "%" PRIu64 "\t%" PRIu64 "\n", res->pool.hits,
 		        res->pool.misses);
 	else
 		fputs("-\t-\n", out);
-
 	if (fclose(out)) {
 		complain("%s: %s", opt.summary, strerror(errno));
 		status = FAILED;
 	}
 }
 
-static long minor_faults(void)
-{
-	struct rusage usage;
-
-	getrusage(RUSAGE_SELF, &usage);
-	return usage.ru_minflt;
-}
-
 /* ------------------------------------------------------------- command line */
 
+/* clang-format off */
 static const char help[] =
 "Usage: poolsum [OPTION]... PATH...\n"
 "Print SHA-256 checksums as sha256sum does, in the order of the PATHs.\n"
@@ -782,162 +515,71 @@ static const char help[] =
 "\n"
 "  --threads N     N threads read and N more digest, 1 to 1024 but no\n"
 "                  more than there are files (default: as many as CPUs)\n"
-"  --class SIZE    bytes per read buffer, 1 to 1024M, K and M are 2^10\n"
-"                  and 2^20 (default: 64K); above the pool's largest class\n"
-"                  every buffer comes from the heap\n"
-"  --malloc        the same with malloc and free instead of a pool.\n"
-"                  Mind when you compare: the pool erases the whole of\n"
-"                  every buffer that comes back, --malloc erases nothing\n"
+"  --class SIZE    bytes per read buffer, 1 to 1G, suffix K, M, G (default:\n"
+"                  64K); above the pool's largest class every buffer comes\n"
+"                  from the heap\n"
+"  --malloc        malloc and free instead of a pool.  Mind that the pool\n"
+"                  erases the whole of every buffer that comes back\n"
 "  --stats         statistics on stderr at the end\n"
 "  --summary FILE  write a line to FILE: mode, wall_s, minor_faults,\n"
 "                  bytes, files, hits, misses, separated by tabs\n"
 "  --progress, --no-progress\n"
-"                  show on stderr how far it is (default: if stderr is\n"
-"                  a terminal)\n"
+"                  show how far it is (default: if stderr is a terminal)\n"
 "  --help, --version\n"
 "\n"
 "Exit status: 0; 1 if something could not be read or written; 2 if the\n"
 "command line is wrong.";
+/* clang-format on */
 
-/* A number from 1 to max, with a suffix if suffixes says so; else 0. */
-static size_t parse_number(const char *s, size_t max, const char *suffixes)
-{
-	unsigned long long n;
-	unsigned shift = 0;
-	char *end;
+static const struct param params[] = {
+	{ "threads", .number = &opt.threads, .max = MAX_THREADS },
+	{ "class", .size = &opt.chunk },
+	{ "malloc", .on = &opt.malloc },
+	{ "stats", .on = &opt.stats },
+	{ "summary", .text = &opt.summary },
+	{ "progress", .on = &opt.progress },
+	{ "no-progress", .off = &opt.progress },
+	{ 0 },
+};
 
-	if (!isdigit((unsigned char) *s)) /* no sign, no space */
-		return 0;
-	errno = 0;
-	n = strtoull(s, &end, 10);
-	if (*end && strchr(suffixes, *end))
-		shift = *end++ == 'K' ? 10 : 20;
-	if (errno || *end || n > max >> shift)
-		return 0;
-	return (size_t) n << shift;
-}
-
-static void say_and_exit(const char *text)
-{
-	if (puts(text) < 0 || fflush(stdout))
-		die(FAILED, "write error: %s", strerror(errno));
-	exit(0);
-}
-
-static void set_option(int option)
-{
-	switch (option) {
-	case 't':
-		opt.threads = (unsigned) parse_number(optarg, MAX_THREADS, "");
-		if (!opt.threads)
-			die(USAGE, "--threads: '%s' is not a number from 1"
-			    " to 1024", optarg);
-		break;
-	case 'c':
-		opt.chunk = parse_number(optarg, MAX_CHUNK, "KM");
-		if (!opt.chunk)
-			die(USAGE, "--class: '%s' is not a size from 1 to"
-			    " 1024M", optarg);
-		break;
-	case 'm':
-		opt.malloc = true;
-		break;
-	case 's':
-		opt.stats = true;
-		break;
-	case 'S':
-		opt.summary = optarg;
-		break;
-	case 'p':
-	case 'P':
-		opt.progress = option == 'p';
-		break;
-	case 'h':
-		say_and_exit(help);
-		break;
-	case 'v':
-		printf("poolsum (libbufpool) ");
-		say_and_exit(bufpool_version());
-		break;
-	default:
-		exit(USAGE); /* getopt_long() has said why */
-	}
-}
-
-static void parse_options(int argc, char **argv)
-{
-	static const struct option options[] = {
-		{ "threads", required_argument, NULL, 't' },
-		{ "class", required_argument, NULL, 'c' },
-		{ "malloc", no_argument, NULL, 'm' },
-		{ "stats", no_argument, NULL, 's' },
-		{ "summary", required_argument, NULL, 'S' },
-		{ "progress", no_argument, NULL, 'p' },
-		{ "no-progress", no_argument, NULL, 'P' },
-		{ "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'v' },
-		{ 0 },
-	};
-	int option;
-
-	opt.progress = isatty(STDERR_FILENO);
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
-		set_option(option);
-	if (optind == argc)
-		die(USAGE, "no files given; poolsum --help says more");
-}
-
-/* N readers and N workers: as told, or one for each CPU; no idle ones. */
+/* As many as told, or one for each CPU; no idle ones. */
 static void choose_threads(void)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	long n = opt.threads ? opt.threads : sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (!opt.threads)
-		opt.threads = cpus < 1 ? 1 : (unsigned) cpus;
-	if (opt.threads > MAX_THREADS)
-		opt.threads = MAX_THREADS;
-	if (opt.threads > job_count)
-		opt.threads = job_count ? (unsigned) job_count : 1;
+	if (n > MAX_THREADS)
+		n = MAX_THREADS;
+	if (n > (long) job_count)
+		n = (long) job_count;
+	opt.threads = n < 1 ? 1 : (unsigned) n;
 }
 
-/*
- * Keep the numbers of closed standard streams from going to files that we
- * open.  Opened the wrong way round, they fail with EBADF as before.
- */
-static void reserve_standard_streams(void)
-{
-	int fd;
-
-	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fcntl(fd, F_GETFD) < 0)
-			open("/dev/null",
-			     fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
-}
-
+/* As many buffers as there are places in rings, of the class that is used. */
 static void run(struct result *res)
 {
 	double started = now();
 
-	if (!opt.malloc && !(pool = make_pool()))
-		die(FAILED, "cannot create the pool: %s", strerror(errno));
-	res->files = run_threads();
+	if (!opt.malloc)
+		pool = create_pool(opt.chunk, (size_t) opt.threads * DEPTH,
+		                   BUFPOOL_WIPE_ALL);
+	res->files = run_lanes();
 	if (pool)
 		bufpool_stats(pool, &res->pool);
 	res->seconds = now() - started;
-	res->faults = minor_faults();
+	getrusage(RUSAGE_SELF, &res->usage);
 }
 
 int main(int argc, char **argv)
 {
-	static char name[] = "poolsum";
 	struct result res = { 0 };
 	FILE *summary = NULL;
 	int i;
 
-	reserve_standard_streams();
-	if (argc > 0)
-		argv[0] = name; /* getopt_long() begins messages with it */
-	parse_options(argc, argv);
+	init_program(argc, argv);
+	opt.progress = isatty(STDERR_FILENO);
+	parse_options(argc, argv, params, help);
+	if (optind == argc)
+		die(USAGE, "no files given; poolsum --help says more");
 	if (opt.summary && !(summary = fopen(opt.summary, "we")))
 		die(USAGE, "--summary: %s: %s", opt.summary, strerror(errno));
 
@@ -951,6 +593,8 @@ int main(int argc, char **argv)
 		write_summary(summary, &res);
 
 	bufpool_destroy(pool);
-	free_jobs();
+	while (job_count)
+		free(jobs[--job_count].path);
+	free(jobs);
 	return status;
 }

@@ -151,9 +151,9 @@ for class in 3 1000 100K 65537; do
 	sha256sum tree/65536 tree/small/4097 >want.out
 	same "--class $class"
 done
-run 0 --malloc --class 1024M tree/small/1
+run 0 --malloc --class 1G tree/small/1
 sha256sum tree/small/1 >want.out
-same "--class 1024M"
+same "--class 1G"
 
 # Arguments in their order, trees where they stand, the same file twice.
 run 0 tree/5M tree/small tree/5M tree/65536
@@ -255,7 +255,7 @@ usage 'no files' --threads 2
 for n in 0 -1 +1 1025 1K x 1x '' ' 1' 0x10 99999999999999999999; do
 	usage "--threads: '$n' is not a number" --threads "$n" tree
 done
-for n in 0 0K -1 +1 K x 1k 1G 1KK 1.5K '' ' 1' 1025M 1073741825 1048577K \
+for n in 0 0K -1 +1 K x 1k 2G 1T 1KK 1.5K '' ' 1' 1025M 1073741825 1048577K \
 	99999999999999999999 18446744073709551615K 18014398509481985K; do
 	usage "--class: '$n' is not a size" --class "$n" tree
 done
