@@ -261,7 +261,23 @@ int listen_on(const char *what, const char *address)
 	return fd;
 }
 
-/* Who is to be refused gets the spare descriptor. */
+/*
+ * With the spare descriptor.  Maybe there is no connection: accept4() looks for
+ * a descriptor first.
+ */
+static void refuse_next(int listener)
+{
+	int fd;
+
+	close(spare);
+	fd = accept(listener, NULL, NULL);
+	if (fd >= 0) {
+		close(fd);
+		complain("too many connections, one is refused");
+	}
+	spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 int accept_next(int listener, char name[ADDRESS_LEN])
 {
 	struct sockaddr_storage sa;
@@ -269,14 +285,10 @@ int accept_next(int listener, char name[ADDRESS_LEN])
 	int fd = accept4(listener, (struct sockaddr *) &sa, &len,
 	                 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-	if (fd >= 0) {
+	if (fd >= 0)
 		name_address(name, &sa);
-	} else if (errno == EMFILE || errno == ENFILE) {
-		close(spare);
-		close(accept(listener, NULL, NULL));
-		spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-		complain("too many connections, one is refused");
-	}
+	else if (errno == EMFILE || errno == ENFILE)
+		refuse_next(listener);
 	return fd;
 }
 

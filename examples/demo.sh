@@ -13,10 +13,8 @@ export LC_ALL
 poolsum=${POOLSUM:-$(dirname "$0")/poolsum}
 runs=${DEMO_RUNS:-5}
 
-die() {
-	echo "demo: $*" >&2
-	exit 1
-}
+# shellcheck source=examples/medians.sh
+. "$(dirname "$0")/medians.sh"
 
 [ -x "$poolsum" ] || die "no $poolsum: build it first, with ./bootstrap demo"
 tmp=$(mktemp -d) || exit 1
@@ -80,38 +78,21 @@ run() {
 }
 
 # The first run of each reads the files into the page cache, if sha256sum has
-# not, and is not counted.  The others take turns, so that what else the
-# machine does hits both.
+# not, and is not counted.
 if [ -t 2 ]; then
 	"$poolsum" --progress "$tree" >/dev/null
 fi
 run warm --no-progress
 run warm --no-progress --malloc
-i=0
-while [ $i -lt "$runs" ]; do
+both() {
 	run pool --no-progress
 	run malloc --no-progress --malloc
-	i=$((i + 1))
-	[ -t 2 ] && printf '\rrun %d of %d ' "$i" "$runs" >&2
-done
-[ -t 2 ] && printf '\r\033[K' >&2
-
-# median MODE COLUMN
-median() {
-	cut -f "$2" "$tmp/$1" | sort -n | awk '
-		{ v[NR] = $1 }
-		END { print v[int((NR + 1) / 2)] }'
 }
-
-row() {
-	printf '  %-12s %12s %12s\n' "$1" "$2" "$3"
-}
-
-echo "digests: the same as sha256sum's, $((2 * runs + 2)) times out of $((2 * runs + 2))"
-echo "medians of $runs runs each, in turns:"
-row '' pool malloc
-row 'time (s)' "$(printf %.3f "$(median pool 2)")" \
-	"$(printf %.3f "$(median malloc 2)")"
-row 'page faults' "$(median pool 3)" "$(median malloc 3)"
-row hits "$(median pool 6)" "$(median malloc 6)"
-row misses "$(median pool 7)" "$(median malloc 7)"
+take_turns both
+heading pool malloc
+row 'time (s)' .3f 2
+row 'page faults' .0f 3
+row hits .0f 6
+row misses .0f 7
+echo "digests: the same as sha256sum's, $((2 * runs + 2)) times out of" \
+	"$((2 * runs + 2))"

@@ -14,10 +14,8 @@ runs=${DEMO_RUNS:-3}
 bytes=${1:-50}000000
 subscribers=${2:-32}
 
-die() {
-	echo "fanout-demo: $*" >&2
-	exit 1
-}
+# shellcheck source=examples/medians.sh
+. "$(dirname "$0")/medians.sh"
 
 command -v socat >/dev/null || {
 	echo 'fanout-demo: skipped: the clients are socat, which is missing'
@@ -96,33 +94,14 @@ run() {
 	server=
 }
 
-# They take turns, so that what else the machine does hits both.
-i=0
-while [ $i -lt "$runs" ]; do
+both() {
 	run share
 	run copy --copy
-	i=$((i + 1))
-	[ -t 2 ] && printf '\rrun %d of %d ' "$i" "$runs" >&2
-done
-[ -t 2 ] && printf '\r\033[K' >&2
-
-# median MODE COLUMN
-median() {
-	cut -f "$2" "$tmp/$1" | sort -n | awk '
-		{ v[NR] = $1 }
-		END { print v[int((NR + 1) / 2)] }'
 }
-
-# row NAME FORMAT COLUMN
-row() {
-	printf "  %-24s %12$2 %12$2\n" "$1" "$(median share "$3")" \
-		"$(median copy "$3")"
-}
-
 echo "fanout: $((bytes / 1000000)) MB from one socat to each of $subscribers" \
 	"others, on 127.0.0.1"
-echo "medians of $runs runs each, in turns:"
-printf '  %-24s %12s %12s\n' '' share copy
+take_turns both
+heading share copy
 row 'time (s)' .3f 1
 row 'delivered (MB/s)' .0f 2
 row "server's peak (MB)" .1f 3

@@ -21,7 +21,7 @@ case $fanout in
 /*) ;;
 *) fanout=$PWD/$fanout ;;
 esac
-mb=${BUFPOOL_FANOUT_MB:-8}
+mb=${BUFPOOL_FANOUT_MB:-4}
 many=${BUFPOOL_FANOUT_SUBSCRIBERS:-16}
 limit=$((60 + mb * many / 20)) # seconds for a step: what is stuck fails
 
@@ -54,8 +54,8 @@ eventually()
 	tries=0
 	until "$@"; do
 		tries=$((tries + 1))
-		[ $tries -lt $((limit * 20)) ] || fail "never: $*"
-		sleep 0.05
+		[ $tries -lt $((limit * 50)) ] || fail "never: $*"
+		sleep 0.02
 	done
 }
 
@@ -74,23 +74,56 @@ address()
 		sed -e 's/^unix:/UNIX-CONNECT:/' -e t -e 's/^/TCP:/'
 }
 
-# serve OPTION...
+# serve OPTION...: the process itself is in the file pid, $server its timeout
 serve()
 {
 	run="fanout $*"
 	: >addresses
-	timeout -k 5 $limit "$fanout" "$@" >addresses 2>err &
+	# shellcheck disable=SC2016 # another shell's
+	timeout -k 5 $limit sh -c 'echo $$ >pid; exec "$@"' - "$fanout" "$@" \
+		>addresses 2>"${messages:-err}" &
 	server=$!
 	eventually lines 2 addresses
 	publish=$(address publish)
 	subscribe=$(address subscribe)
 	clients=
+	frozen= # a stopped client, to go on when the server has gone
+	logger= # what writes err, if it is not the server
 	sums=
 }
 
 connected()
 {
 	grep -qs 'starting data transfer loop' "log.$1"
+}
+
+# size_is BYTES FILE
+size_is()
+{
+	[ "$(wc -c <"$2")" -eq "$1" ]
+}
+
+# How many the server has open
+descriptors()
+{
+	find "/proc/$(cat pid)/fd" -type l 2>/dev/null | wc -l
+}
+
+# descriptors_are N
+descriptors_are()
+{
+	[ "$(descriptors)" -eq "$1" ]
+}
+
+# A publisher that sends what is written to descriptor 3, until that is closed
+feed()
+{
+	rm -f feed
+	mkfifo feed
+	socat -d -d -u -b 65536 OPEN:feed "$publish" 2>log.feed &
+	clients="$clients $!"
+	exec 3>feed
+	eventually connected feed
 }
 
 # subscribers FIRST LAST: the SHA-256 of what each gets goes to sum.NUMBER.  The
@@ -131,15 +164,17 @@ publisher()
 # stop SIGNAL: status 0, nothing outstanding, and all clients at their end
 stop()
 {
-	kill "-$1" $server
+	kill "-$1" "$(cat pid)" # not timeout, which would give it 5 s only
 	got=0
 	wait $server || got=$?
 	server=
+	[ -z "$frozen" ] || kill -CONT $frozen
+	[ -z "$logger" ] || wait "$logger"
 	[ $got -eq 0 ] || fail "exit status $got"
 	[ "$(number checked_out)$(number heap_bytes)" = ' 0 0' ] ||
 		fail "buffers are out at the end"
 	[ "$(number total)" = "$(number idle)" ] || fail "not all are idle"
-	wait $sums
+	[ -z "$sums" ] || wait $sums # without a number it waits for all
 }
 
 # number NAME: of the last table; totals come before the classes
@@ -233,6 +268,169 @@ not()
 	! "$@"
 }
 
+# Nothing is published, and all the same the server sees who leaves.  (On TCP a
+# subscriber may close its side and go on reading, so there it cannot.)
+hang_up()
+{
+	serve "$@"
+	base=$(descriptors)
+	subscribers 1 3
+	eventually descriptors_are $((base + 3))
+	signal KILL 1 3
+	eventually descriptors_are $base
+	stop TERM
+}
+
+# Who has connected before something is read gets it: the server wakes up, and
+# there are new subscribers and a publisher's bytes.
+late()
+{
+	serve "$@"
+	base=$(descriptors)
+	subscribers 1 1
+	feed
+	eventually descriptors_are $((base + 2))
+	kill -STOP "$(cat pid)"
+	head -c 1000 second | tee little >&3
+	exec 3>&-
+	eventually grep -q 'is at EOF' log.feed
+	subscribers 2 3
+	kill -CONT "$(cat pid)"
+	eventually descriptors_are $((base + 3)) # without the publisher
+	stop TERM
+	got 1 3 little
+}
+
+# More connections than descriptors: the others go on.
+exhausted()
+{
+	serve "$@"
+	base=$(descriptors)
+	free=3 # the first number that is: there may be inherited ones above
+	while [ -e "/proc/$(cat pid)/fd/$free" ]; do
+		free=$((free + 1))
+	done
+	prlimit --pid "$(cat pid)" --nofile=$((free + 3))
+	subscribers 1 2
+	feed
+	eventually descriptors_are $((base + 3))
+	subscribers 3 4
+	eventually refusals 2
+	head -c 1000 second | tee little >&3
+	exec 3>&-
+	eventually descriptors_are $((base + 2))
+	stop TERM
+	got 1 2 little
+	got 3 4 /dev/null
+	refusals 2 || fail "not two are refused"
+}
+refusals()
+{
+	[ "$(grep -c 'too many connections, one is refused' err)" -eq "$1" ]
+}
+
+# A subscriber may send something.  Nobody reads it, and all the same it gets
+# what is on its way when the server has ended.
+talker()
+{
+	serve "$@"
+	mkfifo pipe
+	sha256sum <pipe >sum.1 &
+	sums=$!
+	echo hello | socat -d -d -t $limit - "$subscribe,rcvbuf=65536" \
+		>pipe 2>log.1 &
+	frozen=$!
+	clients=$!
+	eventually grep -q 'is at EOF' log.1
+	kill -STOP $frozen
+	head -c 150000 second >little
+	publisher <little
+	stop TERM
+	got 1 1 little
+}
+
+# Who reads 20 kB a second is too slow, and the others do not wait for it.
+slow()
+{
+	serve --queue 16 --patience 100 "$@"
+	subscribers 1 4
+	mkfifo slow
+	{
+		while [ "$(head -c 1000 | wc -c)" -gt 0 ]; do
+			sleep 0.05
+		done
+	} <slow &
+	clients="$clients $!"
+	socat -d -d -u "$subscribe" STDOUT >slow 2>log.5 &
+	clients="$clients $!"
+	eventually connected 5
+	publisher <data
+	stop TERM
+	got 1 4 data
+	[ "$(grep -c 'cut off: too slow, its queue is full$' err)" -eq 1 ] ||
+		fail "not the one is cut off that is slow"
+}
+
+# Who is to be cut off still has its queue until it is: no more is read before.
+# Its worker cannot do it, as long as nobody reads its message.  A buffer that
+# is read nevertheless is one more than the pool has.
+doomed()
+{
+	mkfifo messages
+	exec 4<>messages
+	dd if=/dev/zero of=messages bs=4096 oflag=nonblock 2>/dev/null || :
+	messages=messages
+	serve --queue 2 --patience 50 "$@"
+	messages=
+	: >received
+	socat -d -d -u "$subscribe" OPEN:received 2>log.1 &
+	clients="$clients $!"
+	eventually connected 1
+	subscribers 2 2 # it comes first in the worker's list
+	signal STOP 2 2
+	feed
+	sent=0
+	while [ $sent -lt 1280000 ] && within_half_a_second size_is $sent received
+	do
+		head -c 32000 second >&3
+		sent=$((sent + 32000))
+	done
+	echo one more >&3
+	sleep 0.1
+	tr -d '\0' <messages >err 3>&- 4>&- & # on with it
+	logger=$!
+	exec 4>&-
+	eventually size_is $((sent + 9)) received
+	signal KILL 2 2
+	exec 3>&-
+	stop TERM
+	grep -q 'cut off: too slow, its queue is full$' err ||
+		fail "who has stopped is not cut off"
+	[ "$(number misses)" -eq 0 ] || fail "more was read too early"
+}
+within_half_a_second()
+{
+	tries=0
+	until "$@"; do
+		tries=$((tries + 1))
+		[ $tries -lt 25 ] || return 1
+		sleep 0.02
+	done
+}
+
+# Subscribers have 5 s at the end.  In a folder of its own, beside all others.
+deadline()
+{
+	serve --queue 1000 "$@"
+	subscribers 1 1
+	signal STOP 1 1
+	frozen=${client_1:?}
+	head -c 3000000 ../data | publisher
+	stop TERM
+	grep -q 'cut off: too slow, the server stops$' err ||
+		fail "it is not said who is too slow at the end"
+}
+
 # ---------------------------------------------------------------- command line
 
 # refused STATUS WORDS ARGUMENT...: this status, and one line with these words
@@ -271,15 +469,24 @@ bad_usage()
 	for at in '' : x 127.0.0.1 127.0.0.1: :x :-1 :65536 ::1:0 [::1:0 \
 		'[::1]0' ::1]:0 []:0 ': 1' :1K; do
 		refused 2 "'.*' is not HOST:PORT" $tcp --publish "$at"
-		refused 2 "'.*' is not HOST:PORT" $tcp --subscribe "$at"
 	done
+	refused 2 "'.*' is not HOST:PORT" $tcp --subscribe x
+	refused 1 '' $tcp --publish '[localhost]:0'
 	refused 2 'no path' $tcp --publish unix:
 	refused 2 'no path' $tcp --publish "unix:$(printf %0200d 0)"
 	refused 1 'No such file' $tcp --publish unix:no/such
+	refused 1 'No such file' --publish unix:new --subscribe unix:no/such
+	[ ! -e new ] || fail "a socket is left behind"
 	for option in queue patience threads stats-every buffer; do
-		for n in '' 0 -1 +1 ' 1' x 1x 0x10 1.5 99999999999999999999; do
-			refused 2 "--$option: '.*' is not a .* from 1 to" $tcp \
-				--$option "$n"
+		for n in 0 1x; do
+			refused 2 "--$option: '$n' is not a .* from 1 to" \
+				$tcp --$option "$n"
+		done
+	done
+	for option in queue buffer; do
+		for n in '' -1 +1 ' 1' x 0x10 1.5 99999999999999999999; do
+			refused 2 "--$option: '$n' is not a .* from 1 to" \
+				$tcp --$option "$n"
 		done
 		refused 2 "$option" $tcp --$option
 	done
@@ -296,13 +503,20 @@ bad_usage()
 
 run=fanout.sh
 {
-	bad_usage
-	taken $tcp
-	taken $unix
-
 	size=$((mb * 1000000))
 	head -c $size /dev/urandom >data
 	head -c 1234567 /dev/urandom >second
+	mkdir beside
+	(
+		cd beside
+		trap 'kill -KILL $clients 2>/dev/null || :' EXIT
+		deadline $unix
+	) &
+	beside=$!
+
+	bad_usage
+	taken $tcp
+	taken $unix
 	healthy "$many" $tcp
 	torture "$many" $tcp --threads 2
 
@@ -314,10 +528,21 @@ run=fanout.sh
 	torture 16 $unix
 	torture 16 $tcp --threads 3 --copy
 	vanish $unix
+	hang_up $unix
+	late $tcp
+	late $unix
+	exhausted $tcp
+	talker $tcp
+	slow $unix --threads 2
+	doomed $unix
 
 	# Odd sizes, and fewer subscribers than threads.
 	head -c 200000 second >data
 	healthy 2 $unix --buffer 100 --queue 100 --threads 4
 	healthy 2 $tcp --buffer 3M --queue 1
 	healthy 2 $tcp --buffer 4K --queue 1
+	! grep -q ' lo$' /proc/net/if_inet6 ||
+		healthy 2 --publish '[::1]:0' --subscribe :0
+
+	wait $beside || fail "the run beside the others"
 }
