@@ -221,6 +221,19 @@ static inline bool magazine_take(struct cache *c, unsigned k, struct buf **d,
 	return true;
 }
 
+/* The owner has written n slots from bottom on: now they can be seen. */
+static inline void magazine_show(struct cache *c, unsigned k, uint64_t n,
+                                 bool fenced)
+{
+	/* The slots, and that the buffers are erased, before a thief can see
+	   them; from here on the pool may go at any time. */
+	ck_pr_fence_release();
+	owner_add(&c->magazine[k].bottom, n);
+	owner_fence(fenced);
+	if (CK_CC_UNLIKELY(OWNER_SEE(&c->alarm) != 0))
+		bp_cache_put_alarm(c, k);
+}
+
 /* Put a buffer of class k; false if the magazine may be full. */
 static inline bool magazine_put(struct cache *c, unsigned k, struct buf *d,
                                 bool fenced)
@@ -231,13 +244,7 @@ static inline bool magazine_put(struct cache *c, unsigned k, struct buf *d,
 	if (CK_CC_UNLIKELY(b == m->room))
 		return false;
 	ck_pr_store_ptr(&m->slot[SLOT(b)], d);
-	/* The slot, and that the buffer is erased, before a thief can see it;
-	   from here on the pool may go at any time. */
-	ck_pr_fence_release();
-	owner_add(&m->bottom, 1);
-	owner_fence(fenced);
-	if (CK_CC_UNLIKELY(OWNER_SEE(&c->alarm) != 0))
-		bp_cache_put_alarm(c, k);
+	magazine_show(c, k, 1, fenced);
 	return true;
 }
 

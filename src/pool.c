@@ -825,11 +825,3 @@ void bp_return_spoilt(struct buf *d, size_t capacity)
 {
 	bp_misuse_owner("bufpool_return", d, capacity);
 }
-
-void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n)
-{
-	if (bufs == NULL)
-		return;
-	for (size_t i = 0; i < n; i++)
-		bufpool_return(bufs[i]);
-}
