@@ -66,10 +66,10 @@ machine_gap()
 	echo "-numa node,nodeid=2,cpus=2"
 	node 3 256M ,cpus=3
 	node 4 256M
-	far 0 1 50; far 0 2 30; far 0 3 40; far 0 4 20
+	far 0 1 50; far 0 2 30; far 0 3 40; far 0 4 30
 	far 1 2 50; far 1 3 50; far 1 4 50
 	far 2 3 20; far 2 4 40
-	far 3 4 30
+	far 3 4 20
 }
 
 machine_hmat()
