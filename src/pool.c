@@ -70,8 +70,9 @@ static size_t min_size(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-/* As many buffers as fit the class's cache, and at most a quarter of those at
-   a place. */
+/* As many buffers as fit the class's cache; left to the library, at most a
+   quarter of those at a place.  Never more than there are: the bytes that a
+   thread may be charged too much are reckoned by it. */
 static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
                             unsigned places)
 {
@@ -79,6 +80,7 @@ static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
 
 	if (most == BUFPOOL_CACHE_AUTO)
 		most = (cfg->count[k] / places + 3) / 4;
+	most = min_size(most, cfg->count[k]);
 	return (unsigned) min_size(most, class_cache[k]);
 }
 
@@ -781,6 +783,10 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 		give_one(pool, c->waitq, c->shard, k, d);
 		return;
 	}
+	/* What thieves take from a magazine leaves the bytes that were asked
+	   for in spare; it need never be full. */
+	if (!spare_is_fair(c, c->spare))
+		bp_cache_charge(pool, c, 0);
 	/* Always into the magazine in the end: if the pool is being destroyed,
 	   it is the put that finds out and empties the magazine. */
 	for (;;) {

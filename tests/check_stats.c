@@ -421,6 +421,65 @@ START_TEST(stolen_buffers_count)
 }
 END_TEST
 
+/* What one thread takes, another returns, over and over. */
+struct hand_over {
+	bufpool_t *pool;
+	bufpool_buf_t *bufs[64];
+	size_t n;
+	pthread_barrier_t barrier;
+};
+
+enum { HAND_OVERS = 20 };
+
+static void *return_what_comes(void *arg)
+{
+	struct hand_over *hand = arg;
+
+	for (int i = 0; i < HAND_OVERS; i++) {
+		meet(&hand->barrier);
+		bufpool_return_bulk(hand->bufs, hand->n);
+		meet(&hand->barrier);
+	}
+	return NULL;
+}
+
+/*
+ * A cache from which others steal all that is put never is full, so that its
+ * owner goes on without ever looking at the depot; the peak of bytes is bounded
+ * all the same.  The loop index is whether the cache could hold all buffers.
+ */
+START_TEST(peak_of_bytes_is_bounded)
+{
+	const size_t depth = _i ? 64 : 8;
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 64);
+	struct hand_over hand = { .n = 64 };
+	bufpool_stats_t stats;
+	pthread_t thread;
+
+	set_cache(&config, depth);
+	hand.pool = make_pool(config);
+	must(pthread_barrier_init(&hand.barrier, NULL, 2) == 0);
+	thread = start_thread(return_what_comes, &hand);
+	for (int i = 0; i < HAND_OVERS; i++) {
+		for (size_t n = 0; n < hand.n; n++)
+			hand.bufs[n] = bufpool_checkout(hand.pool, PAGE);
+		must(stats_of(hand.pool)
+		             .per_class[BUFPOOL_CLASS_4K]
+		             .checked_out == hand.n);
+		meet(&hand.barrier);
+		meet(&hand.barrier);
+		stats = stats_of(hand.pool);
+		must(stats.bytes_checked_out == 0);
+		must(stats.peak_bytes_checked_out >= hand.n * PAGE);
+		must(stats.peak_bytes_checked_out <=
+		     hand.n * PAGE + 2 * 2 * depth * PAGE);
+	}
+	join_thread(thread);
+	pthread_barrier_destroy(&hand.barrier);
+	bufpool_destroy(hand.pool);
+}
+END_TEST
+
 /* ----------------------------------------------------------- others at work */
 
 enum { WORKERS = 4, WORKER_HELD = 4, WORK_COUNT = 20 };
@@ -954,6 +1013,7 @@ static Suite *stats_suite(void)
 	tcase_add_test(tcase, counts_survive_their_threads);
 	tcase_add_test(tcase, returns_elsewhere_count);
 	tcase_add_test(tcase, stolen_buffers_count);
+	tcase_add_loop_test(tcase, peak_of_bytes_is_bounded, 0, 2);
 	tcase_add_test(tcase, stats_while_others_work);
 
 	tcase = add_case(suite, "print", 10);
