@@ -21,28 +21,36 @@ static struct buf *take_one(bufpool_t *pool, struct cache *c, unsigned place,
 	return d;
 }
 
+/* Send an idle buffer home without its pages; false if those stay. */
+static bool drop(bufpool_t *pool, struct buf *d, unsigned k)
+{
+	/* Which need not be where it was found: a cache may have moved. */
+	struct depot *depot = pool_depot(pool, place_of(pool, d, k), k);
+	bool dropped = !depot->region->keep &&
+	               bp_region_drop(depot->region, d->base, class_size[k]);
+
+	bp_depot_give(depot, dropped ? DEPOT_COLD : 0, &d, 1);
+	waitq_given(pool->waitq, k, 1);
+	return dropped;
+}
+
 /* Bytes given back of one class at one place.  One buffer at a time, since
    nobody else can see those that we hold, and the system takes its time. */
 static size_t trim_class(bufpool_t *pool, struct cache *c, unsigned place,
                          unsigned k)
 {
-	struct depot *depot = pool_depot(pool, place, k);
-	size_t bytes = 0;
-	bool dropped = true;
-
 	/* Not for ever, should others be as quick to return more. */
-	for (uint32_t i = 0; dropped && i < depot->total; i++) {
+	uint32_t most = pool_depot(pool, place, k)->total;
+	size_t bytes = 0;
+
+	for (uint32_t i = 0; i < most; i++) {
 		struct buf *d;
 
 		move_begin(c);
 		d = take_one(pool, c, place, k);
-		if (d == NULL)
+		if (d == NULL || !drop(pool, d, k))
 			break;
-		dropped = bp_region_drop(depot->region, d->base, class_size[k]);
-		if (dropped)
-			bytes += class_size[k];
-		bp_depot_give(depot, dropped ? DEPOT_COLD : 0, &d, 1);
-		waitq_given(pool->waitq, k, 1);
+		bytes += class_size[k];
 	}
 	if (c != NULL)
 		move_end(c);
@@ -66,12 +74,8 @@ size_t bufpool_trim(bufpool_t *pool)
 	bufpool_thread_flush(pool);
 	c = bp_cache_find(pool);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		for (unsigned place = 0; place < pool->places; place++) {
-			const struct depot *depot = pool_depot(pool, place, k);
-
-			if (depot->total > 0 && !depot->region->keep)
-				bytes += trim_class(pool, c, place, k);
-		}
+		for (unsigned place = 0; place < pool->places; place++)
+			bytes += trim_class(pool, c, place, k);
 	errno = saved;
 	return bytes;
 }

@@ -717,6 +717,121 @@ START_TEST(membarrier_ends)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ places */
+
+/* Which CPU a thread is made to believe it is on; -1: it is not told. */
+static __thread int cpu_now;
+
+int __wrap_sched_getcpu(void);
+int __wrap_sched_getcpu(void)
+{
+	if (cpu_now < 0)
+		errno = ENOSYS;
+	return cpu_now;
+}
+
+enum { CPU_HERE = 0, CPU_THERE = 1 }; /* at the first, the second place */
+
+/* Half of the buffers at each of two places, which are made up. */
+static bufpool_t *two_places(size_t count)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, count);
+	bufpool_t *pool;
+
+	must(setenv("HWLOC_SYNTHETIC", "node:2 pu:1", 1) == 0);
+	must(setenv("HWLOC_THISSYSTEM", "1", 1) == 0);
+	config.numa_node = BUFPOOL_NUMA_LOCAL;
+	set_cache(&config, 8);
+	pool = make_pool(config);
+	must(pool->places == 2);
+	return pool;
+}
+
+/* A thread that moves to another place while a thief is about to steal. */
+static struct mover {
+	bufpool_t *pool;
+	int from, to;
+	pthread_barrier_t go, done;
+} mover;
+
+static void *moving_thread(void *arg)
+{
+	bufpool_buf_t *buf;
+
+	(void) arg;
+	cpu_now = mover.from;
+	bufpool_return(bufpool_checkout(mover.pool, 1));
+	meet(&mover.done);
+	meet(&mover.go);
+	cpu_now = mover.to;
+	buf = bufpool_checkout(mover.pool, 1);
+	bufpool_return(buf);
+	meet(&mover.done);
+	meet(&mover.go);
+	return NULL;
+}
+
+static void at_theft(void)
+{
+	at_membarrier = NULL;
+	meet(&mover.go);
+	meet(&mover.done);
+}
+
+/* Each buffer is in the depot of its place. */
+static void must_be_at_home(bufpool_t *pool)
+{
+	for (unsigned place = 0; place < pool->places; place++) {
+		struct depot *depot = pool_depot(pool, place, BUFPOOL_CLASS_4K);
+		struct buf *bufs[64];
+		unsigned n = 0;
+
+		n += bp_depot_take(depot, 0, bufs, 64);
+		while (bp_depot_take(depot, DEPOT_COLD, bufs + n, 1) == 1)
+			n++;
+		must(n == depot->total);
+		for (unsigned i = 0; i < n; i++)
+			must(place_of(pool, bufs[i], BUFPOOL_CLASS_4K) ==
+			     place);
+		must(bp_depot_give(depot, 0, bufs, n));
+	}
+}
+
+static void trim_beside_mover(void *arg)
+{
+	pthread_t thread;
+
+	mover.from = *(int *) arg;
+	mover.to = !mover.from;
+	mover.pool = two_places(8);
+	must(!pthread_barrier_init(&mover.go, NULL, 2));
+	must(!pthread_barrier_init(&mover.done, NULL, 2));
+	thread = start_thread(moving_thread, NULL);
+	meet(&mover.done);
+	at_membarrier = at_theft;
+	/* All, or all but one that came back behind its back. */
+	must(bufpool_trim(mover.pool) >= 7 * PAGE);
+	must(at_membarrier == NULL);
+	meet(&mover.go);
+	join_thread(thread);
+	bufpool_thread_flush(NULL);
+	must_be_at_home(mover.pool);
+	must_be_whole(mover.pool);
+	bufpool_destroy(mover.pool);
+}
+
+/* What a trim takes from a cache that has just come from elsewhere goes to
+   where it belongs. */
+START_TEST(trim_beside_a_move)
+{
+	char text[4096];
+	int status = run_child(trim_beside_mover, &_i, text, sizeof(text));
+
+	ck_assert_msg(status == 0, "wait status %#x: %s", (unsigned) status,
+	              text);
+}
+END_TEST
+
 /* ----------------------------------------------------------------- waiting */
 
 static void *wait_for_one(void *arg)
@@ -854,6 +969,7 @@ int main(void)
 	tc = add_case(suite, "trim", 10);
 	tcase_add_test(tc, trim_is_refused);
 	tcase_add_test(tc, trim_without_memory);
+	tcase_add_loop_test(tc, trim_beside_a_move, 0, 2);
 	tc = add_case(suite, "membarrier", 10);
 	tcase_add_test(tc, no_membarrier);
 	tcase_add_test(tc, membarrier_ends);
