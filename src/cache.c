@@ -177,11 +177,16 @@ uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k)
 
 	for (; c != NULL; c = c->next) {
 		const struct magazine *m = &c->magazine[k];
+		uint64_t bottom = ck_pr_load_64(&m->bottom), top;
 
+		/* A take undoes what a put did to bottom, and is counted next:
+		   whoever sees bottom after it shall see the hit as well. */
+		ck_pr_fence_load();
+		top = ck_pr_load_64(&m->top);
 		/* Mixed, so that one cache's change does not cancel another's.
-		   The hits grow between a take and a put that undoes it. */
-		stamp = stamp * 0x9e3779b97f4a7c15u + ck_pr_load_64(&m->hits);
-		stamp += ck_pr_load_64(&m->top) + ck_pr_load_64(&m->bottom);
+		   In a cache each put adds one, and no hit takes one off. */
+		stamp *= 0x9e3779b97f4a7c15u;
+		stamp += bottom + ck_pr_load_64(&m->hits) + top;
 	}
 	return stamp;
 }

@@ -248,7 +248,8 @@ static inline bool magazine_put(struct cache *c, unsigned k, struct buf *d,
 	return true;
 }
 
-/* Around each move of buffers that are idle before and after it. */
+/* Around each move of buffers that are idle before and after it; c may be NULL:
+   a thread without a cache has but one in its hands. */
 static inline void move_begin(struct cache *c)
 {
 	if (c != NULL)
@@ -259,7 +260,8 @@ static inline void move_begin(struct cache *c)
 static inline void move_end(struct cache *c)
 {
 	ck_pr_fence_release(); /* after they are in sight again */
-	ck_pr_store_uint(&c->moving, 0);
+	if (c != NULL)
+		ck_pr_store_uint(&c->moving, 0);
 }
 
 /*

@@ -476,8 +476,10 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 
 	move_begin(c);
 	n = bp_depot_take(pool_depot(pool, here, k), shard, got, batch);
-	if (n == 0)
+	if (n == 0) {
+		move_end(c); /* nobody has to look again for our sake */
 		n = find_idle(pool, c, here, k, got, batch, &stolen);
+	}
 	remote = n > 0 && place_of(pool, got[0], k) != here;
 	if (c == NULL) {
 		if (n == 0)

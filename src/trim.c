@@ -52,8 +52,7 @@ static size_t trim_class(bufpool_t *pool, struct cache *c, unsigned place,
 			break;
 		bytes += class_size[k];
 	}
-	if (c != NULL)
-		move_end(c);
+	move_end(c);
 	return bytes;
 }
 
