@@ -104,18 +104,15 @@ static void set_param(const struct param *p, const char *arg)
 		*p->off = false;
 	if (p->text)
 		*p->text = arg;
-	if (p->number) {
-		if (!read_number(arg, "", p->max, &n) || n < 1)
-			die(USAGE, "--%s: '%s' is not a number from 1 to %u",
-			    p->name, arg, p->max);
+	if (!p->number && !p->size)
+		return;
+	if (!read_number(arg, p->size ? "KMG" : "", p->max, &n) || n < 1)
+		die(USAGE, "--%s: '%s' is not a %s from 1 to %zu", p->name, arg,
+		    p->size ? "size" : "number", p->max);
+	if (p->number)
 		*p->number = (unsigned) n;
-	}
-	if (p->size) {
-		if (!read_number(arg, "KMG", 1 << 30, &n) || n < 1)
-			die(USAGE, "--%s: '%s' is not a size from 1 to 1G",
-			    p->name, arg);
+	else
 		*p->size = (size_t) n;
-	}
 }
 
 void parse_options(int argc, char **argv, const struct param *params,
@@ -307,15 +304,15 @@ void remove_sockets(void)
  */
 static int find_class(size_t size)
 {
-	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
+	bufpool_config_t config = BUFPOOL_CONFIG_INIT;
 	int class = BUFPOOL_CLASSES - 1;
 	bufpool_stats_t stats;
 	bufpool_t *empty;
 
 	if (size > BUFPOOL_MAX_CLASS_SIZE)
 		return -1;
-	memset(cfg.count, 0, sizeof(cfg.count));
-	empty = bufpool_create(&cfg);
+	memset(config.count, 0, sizeof(config.count));
+	empty = bufpool_create(&config);
 	bufpool_return(bufpool_checkout(empty, size));
 	bufpool_stats(empty, &stats);
 	bufpool_destroy(empty);
@@ -324,20 +321,13 @@ static int find_class(size_t size)
 	return class;
 }
 
-bufpool_t *create_pool(size_t size, size_t count, enum bufpool_wipe wipe)
+void set_count(bufpool_config_t *config, size_t size, size_t count)
 {
-	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
 	int class = find_class(size);
-	bufpool_t *pool;
 
-	memset(cfg.count, 0, sizeof(cfg.count));
+	memset(config->count, 0, sizeof(config->count));
 	if (class >= 0)
-		cfg.count[class] = count;
-	cfg.wipe = wipe;
-	pool = bufpool_create(&cfg);
-	if (!pool)
-		die(FAILED, "cannot create the pool: %s", strerror(errno));
-	return pool;
+		config->count[class] = count;
 }
 
 ssize_t fill(bufpool_buf_t *buf, int fd)

@@ -2,8 +2,8 @@
 /*
  * common.h - what the examples share, so that they can be read for the pool
  *
- * Messages, the command line, listening sockets, time; and a pool for buffers
- * of a size that is known only when the program runs.
+ * Messages, the command line, listening sockets, time; and what it takes to
+ * have buffers of a size that is known only when the program runs.
  */
 #ifndef EXAMPLES_COMMON_H
 #define EXAMPLES_COMMON_H
@@ -46,8 +46,8 @@ struct param {
 	bool *on, *off;    /* no argument */
 	const char **text; /* any argument */
 	unsigned *number;  /* 1 to max */
-	size_t *size;      /* 1 to 1G; K, M and G are 2^10, 2^20 and 2^30 */
-	unsigned max;
+	size_t *size;      /* the same; K, M and G are 2^10, 2^20 and 2^30 */
+	size_t max;
 };
 
 /*
@@ -83,11 +83,11 @@ void remove_sockets(void);
 /* ----------------------------------------------------------------- buffers */
 
 /*
- * A pool of count buffers, all of the class that serves size.  Sizes above the
- * largest class have none: these buffers come from the heap, all the same
- * through the pool.
+ * Have the pool hold count buffers of the class that serves size, and no others.
+ * Above the largest class it holds none: these buffers come from the heap, all
+ * the same through the pool.
  */
-bufpool_t *create_pool(size_t size, size_t count, enum bufpool_wipe wipe);
+void set_count(bufpool_config_t *config, size_t size, size_t count);
 
 /*
  * Fill buf up to its len from a file, or with as much as there is; len is then

@@ -501,7 +501,7 @@ static const char help[] =
 static const struct param params[] = {
 	{ "publish", .text = &opt.publish },
 	{ "subscribe", .text = &opt.subscribe },
-	{ "buffer", .size = &opt.buffer },
+	{ "buffer", .size = &opt.buffer, .max = 1 << 30 },
 	{ "queue", .number = &opt.queue, .max = 65536 },
 	{ "patience", .number = &opt.patience, .max = 60000 },
 	{ "threads", .number = &opt.threads, .max = 256 },
@@ -540,6 +540,7 @@ static void open_hub(void)
 
 static void start(void)
 {
+	bufpool_config_t config = BUFPOOL_CONFIG_INIT;
 	unsigned i;
 
 	open_hub();
@@ -550,8 +551,11 @@ static void start(void)
 	 * and those in the longest queue.  WIPE_USED: read() writes what it
 	 * says and no more, so a buffer that holds little is erased quickly.
 	 */
-	pool = create_pool(opt.buffer, 1 + (opt.copy ? 0 : opt.queue),
-	                   BUFPOOL_WIPE_USED);
+	set_count(&config, opt.buffer, 1 + (opt.copy ? 0 : opt.queue));
+	config.wipe = BUFPOOL_WIPE_USED;
+	pool = bufpool_create(&config);
+	if (!pool)
+		die(FAILED, "cannot create the pool: %s", strerror(errno));
 	workers = calloc(opt.threads, sizeof(*workers));
 	if (!workers)
 		die(FAILED, "%s", strerror(errno));

@@ -25,7 +25,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <pthread.h>
@@ -533,7 +532,7 @@ static const char help[] =
 
 static const struct param params[] = {
 	{ "threads", .number = &opt.threads, .max = MAX_THREADS },
-	{ "class", .size = &opt.chunk },
+	{ "class", .size = &opt.chunk, .max = 1 << 30 },
 	{ "malloc", .on = &opt.malloc },
 	{ "stats", .on = &opt.stats },
 	{ "summary", .text = &opt.summary },
@@ -554,14 +553,19 @@ static void choose_threads(void)
 	opt.threads = n < 1 ? 1 : (unsigned) n;
 }
 
-/* As many buffers as there are places in rings, of the class that is used. */
 static void run(struct result *res)
 {
+	bufpool_config_t config = BUFPOOL_CONFIG_INIT;
 	double started = now();
 
-	if (!opt.malloc)
-		pool = create_pool(opt.chunk, (size_t) opt.threads * DEPTH,
-		                   BUFPOOL_WIPE_ALL);
+	if (!opt.malloc) {
+		/* As many buffers as there are places in rings. */
+		set_count(&config, opt.chunk, (size_t) opt.threads * DEPTH);
+		pool = bufpool_create(&config);
+		if (!pool)
+			die(FAILED, "cannot create the pool: %s",
+			    strerror(errno));
+	}
 	res->files = run_lanes();
 	if (pool)
 		bufpool_stats(pool, &res->pool);

@@ -70,7 +70,7 @@ one_message()
 {
 	[ $got -eq "$1" ] || fail "exit status $got, not $1"
 	[ "$(wc -l <err)" -eq 1 ] || fail "not one line of message"
-	grep -q "^uringcp: .*$2" err || fail "no word of '$2'"
+	grep -q "^uringcp\(_half\)\?: .*$2" err || fail "no word of '$2'"
 	[ ! -s out ] || fail "a message on stdout"
 }
 
@@ -237,12 +237,13 @@ refused 2 'needs SOURCE and TARGET' one
 refused 2 'needs SOURCE and TARGET' one two three
 for option in buffer depth; do
 	for n in '' 0 -1 +1 ' 1' x 1x 0x10 1.5 1G 5000M 99999999999999999999; do
-		refused 2 "--$option: '.*' is not a number" --$option "$n" one \
-			two
+		refused 2 "--$option: '.*' is not a .* from 1 to" \
+			--$option "$n" one two
 	done
 done
 refused 2 'is not a number' --depth 1K one two
 refused 2 'is not a number' --depth 4097 one two
+refused 2 'is not a size' --buffer 1025K one two
 refused 2 nonsense --nonsense one two
 start "$uringcp" --help
 [ $got -eq 0 ] || fail "--help fails"
