@@ -3,10 +3,13 @@
  * common.h - what the examples share, so that they can be read for the pool
  *
  * Messages, the command line, listening sockets, time; and what it takes to
- * have buffers of a size that is known only when the program runs.
+ * have buffers of a size that is known only when the program runs.  To be
+ * included first.
  */
 #ifndef EXAMPLES_COMMON_H
 #define EXAMPLES_COMMON_H
+
+#define _GNU_SOURCE 1 /* also when an example is compiled by hand */
 
 #include <bufpool.h>
 

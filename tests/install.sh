@@ -1,9 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # install.sh - what make install installs is enough: programs in C and C++,
-# shared and static, and a configure script, know of it by pkg-config only
+# shared and static, an example, and a configure script, know of it by pkg-config
+# only
 set -eu
 
+src=${abs_srcdir:-$PWD}
 build=${abs_builddir:-$PWD}
 MAKE=${MAKE:-make} CC=${CC:-cc} CXX=${CXX:-c++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
 NM=${NM:-nm}
@@ -88,6 +90,8 @@ cflags=$($PKG_CONFIG --cflags bufpool)
 	$CC $flags $cflags "$tmp/user.c" -o "$tmp/static" \
 		$($PKG_CONFIG --libs --static bufpool |
 			sed 's/-lbufpool/-l:libbufpool.a/')
+	$CC $flags $cflags "$src/examples/fanout.c" "$src/examples/common.c" \
+		-pthread -o "$tmp/example" $($PKG_CONFIG --libs bufpool)
 	$CXX $cxxflags $cflags "$tmp/user.cc" -o "$tmp/cxx" \
 		$($PKG_CONFIG --libs bufpool)
 	$CXX $cxxflags $cflags $hwloc_cflags "$tmp/hwloc.cc" -o "$tmp/hwloc" \
@@ -96,6 +100,7 @@ cflags=$($PKG_CONFIG --cflags bufpool)
 for program in shared static cxx hwloc; do
 	"$tmp/$program" || fail "the $program program exits with $?"
 done
+"$tmp/example" --version >/dev/null || fail "the example exits with $?"
 ldd "$tmp/shared" | grep -q libbufpool || fail 'not linked with the library'
 ! ldd "$tmp/static" | grep -q libbufpool || fail 'not linked statically'
 
