@@ -53,8 +53,8 @@ static uint64_t end = INT64_MAX; /* of the source, once a read has met it */
 
 /* ------------------------------------------------------- registered memory */
 
-/* Before the pool, whose regions go into its table.  A pool has a region for
-   each class, and for each node if it is spread over nodes; ours is not. */
+/* It comes before the pool, whose regions go into its table: one for each class,
+   and for each node if the pool is spread over nodes; ours is not. */
 static void open_ring(void)
 {
 	int rc = io_uring_queue_init(opt.depth, &ring, 0);
@@ -202,8 +202,8 @@ static void copy(void)
 
 /* ------------------------------------------------------------------- files */
 
-/* Requests bear offsets, so both must be files that have them.  Not to wait
-   here for what is none, O_NONBLOCK; later it would make requests fail. */
+/* Requests bear offsets, so both must be files that have them.  O_NONBLOCK: do
+   not wait here for a fifo.  Later it would make requests fail. */
 static int open_regular(const char *path, int flags, mode_t mode,
                         struct stat *st)
 {
