@@ -21,6 +21,7 @@
 
 static __thread long allocations = -1; /* that still work; -1: all do */
 static __thread int madvise_error;     /* what madvise() fails with */
+static __thread int refused_advice = -1; /* that alone fails */
 static __thread bool intrude;          /* another thread is quick to map */
 static void *intruder;                 /* a page of its own */
 static bool membarrier_refused, futex_refused;
@@ -123,11 +124,18 @@ int __wrap_munmap(void *at, size_t n)
 	return __real_munmap(at, n);
 }
 
+/* A thread stops before it gives memory back, and goes on when told. */
+static __thread pthread_barrier_t *stop_in_trim;
+
 int __real_madvise(void *at, size_t n, int advice);
 int __wrap_madvise(void *at, size_t n, int advice);
 int __wrap_madvise(void *at, size_t n, int advice)
 {
-	if (madvise_error == 0 && !refused())
+	if (stop_in_trim && advice == MADV_DONTNEED) {
+		meet(stop_in_trim);
+		meet(stop_in_trim);
+	}
+	if (madvise_error == 0 && advice != refused_advice && !refused())
 		return __real_madvise(at, n, advice);
 	errno = madvise_error ? madvise_error : ENOMEM;
 	return -1;
@@ -441,6 +449,36 @@ START_TEST(create_at_each_call)
 }
 END_TEST
 
+/* A promise that cannot be kept is not made; huge pages are none. */
+START_TEST(create_with_advice_refused)
+{
+	static const struct {
+		unsigned flag;
+		int advice;
+		bool needed;
+	} advices[] = {
+		{BUFPOOL_DONTDUMP, MADV_DONTDUMP, true},
+		{BUFPOOL_DONTFORK, MADV_DONTFORK, true},
+		{BUFPOOL_HUGEPAGES, MADV_HUGEPAGE, false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(advices); i++) {
+		bufpool_config_t cfg = even_config(2);
+		struct usage before = usage();
+		bufpool_t *pool;
+
+		cfg.flags = advices[i].flag;
+		refused_advice = advices[i].advice;
+		pool = bufpool_create(&cfg);
+		refused_advice = -1;
+		must(!pool == advices[i].needed);
+		must(pool || errno == ENOMEM);
+		bufpool_destroy(pool);
+		must(same(before, usage()));
+	}
+}
+END_TEST
+
 static bool intruder_is_well(void)
 {
 	return is_mapped(intruder) && all_bytes(intruder, PAGE, 0x77);
@@ -548,6 +586,7 @@ START_TEST(trim_is_refused)
 	madvise_error = EINVAL; /* as after mlockall() */
 	ck_assert_uint_eq(bufpool_trim(pool), 0);
 	madvise_error = 0;
+	ck_assert_uint_eq(bufpool_trim(pool), 8 * PAGE);
 	must_be_whole(pool);
 	ck_assert_uint_eq(bufpool_trim(pool), 8 * PAGE);
 
@@ -556,6 +595,53 @@ START_TEST(trim_is_refused)
 	must_be_whole(pool);
 	madvise_error = 0;
 	ck_assert_uint_eq(bufpool_trim(pool), 8 * PAGE);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* The only buffer is in the hands of a trim, which then wakes who waits. */
+static struct {
+	bufpool_t *pool;
+	pthread_barrier_t barrier;
+} stopped;
+
+static void *trim_and_stop(void *arg)
+{
+	(void) arg;
+	stop_in_trim = &stopped.barrier;
+	must(bufpool_trim(stopped.pool) == PAGE);
+	stop_in_trim = NULL;
+	return NULL;
+}
+
+static void *wait_for_one(void *arg)
+{
+	const struct timespec long_enough = {8, 0};
+	bufpool_buf_t *buf;
+
+	(void) arg;
+	buf = bufpool_checkout_wait(stopped.pool, 1, &long_enough);
+	must(buf && is_zero(buf));
+	bufpool_return(buf);
+	return NULL;
+}
+
+START_TEST(trim_wakes_waiters)
+{
+	bufpool_t *pool = pool_of(1, 0);
+	pthread_t trimmer, waiter;
+
+	stopped.pool = pool;
+	must(!pthread_barrier_init(&stopped.barrier, NULL, 2));
+	trimmer = start_thread(trim_and_stop, NULL);
+	meet(&stopped.barrier);
+	must(bufpool_try_checkout(pool, 1) == NULL && errno == ENOBUFS);
+	waiter = start_thread(wait_for_one, NULL);
+	usleep(is_small() ? 500000 : 50000); /* asleep by then, for sure */
+	meet(&stopped.barrier);
+	join_thread(trimmer);
+	join_thread(waiter);
+	must_be_whole(pool);
 	bufpool_destroy(pool);
 }
 END_TEST
@@ -961,6 +1047,7 @@ int main(void)
 
 	tcase_add_test(tc, create_at_each_allocation);
 	tcase_add_loop_test(tc, create_at_each_call, 0, ARRAY_SIZE(creates));
+	tcase_add_test(tc, create_with_advice_refused);
 	tcase_add_test(tc, no_huge_pages_beside_others);
 	tcase_add_loop_test(tc, child_without_a_region, 0, 2);
 	tcase_add_test(tc, create_cannot_populate);
@@ -968,6 +1055,7 @@ int main(void)
 	tcase_add_test(tc, heap_at_each_allocation);
 	tc = add_case(suite, "trim", 10);
 	tcase_add_test(tc, trim_is_refused);
+	tcase_add_test(tc, trim_wakes_waiters);
 	tcase_add_test(tc, trim_without_memory);
 	tcase_add_loop_test(tc, trim_beside_a_move, 0, 2);
 	tc = add_case(suite, "membarrier", 10);

@@ -1460,15 +1460,16 @@ START_TEST(trim_beside_others)
 }
 END_TEST
 
-/* A waiter gets what a trim had in its hands. */
+/* The only buffer there is: a waiter gets it also if a trim had it in its hands
+   when the waiter looked. */
 static void *wait_beside_trim(void *arg)
 {
 	const struct timespec long_enough = { is_small() ? 60 : 5, 0 };
+	const struct klass *class = arg;
 
-	(void) arg;
-	for (long i = scaled(2000); i > 0; i--) {
-		bufpool_buf_t *buf =
-			bufpool_checkout_wait(trimmer.pool, 100, &long_enough);
+	for (long i = scaled(1000); i > 0; i--) {
+		bufpool_buf_t *buf = bufpool_checkout_wait(
+			trimmer.pool, class->size, &long_enough);
 
 		must(buf && is_zero(buf));
 		fill(buf, SECRET);
@@ -1477,18 +1478,29 @@ static void *wait_beside_trim(void *arg)
 	return NULL;
 }
 
+static const struct {
+	int size_class;
+	size_t cache;
+	int threads; /* alone, it is woken by the trim or by nobody */
+} waits[] = {
+	{ BUFPOOL_CLASS_4K, 4, 2 },
+	{ BUFPOOL_CLASS_4K, 0, 1 },
+	{ BUFPOOL_CLASS_256K, 0, 1 },
+};
+
 START_TEST(trim_beside_waiters)
 {
-	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	void *class = (void *) &classes[waits[_i].size_class];
+	bufpool_config_t config = class_config(waits[_i].size_class, 1);
 	pthread_t threads[2], trimming;
 	bufpool_t *pool;
 
-	set_cache(&config, _i ? 0 : 4);
+	set_cache(&config, waits[_i].cache);
 	pool = make_pool(config);
 	trimming = start_trimming(pool);
-	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
-		threads[i] = start_thread(wait_beside_trim, NULL);
-	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+	for (int i = 0; i < waits[_i].threads; i++)
+		threads[i] = start_thread(wait_beside_trim, class);
+	for (int i = 0; i < waits[_i].threads; i++)
 		join_thread(threads[i]);
 	stop_trimming(trimming);
 	must_work(pool);
@@ -1985,7 +1997,7 @@ static Suite *region_suite(void)
 	tcase_add_test(tc, trim_gives_nothing);
 	tcase_add_test(tc, trimmed_huge_pages);
 	tcase_add_test(tc, trim_beside_others);
-	tcase_add_loop_test(tc, trim_beside_waiters, 0, 2);
+	tcase_add_loop_test(tc, trim_beside_waiters, 0, ARRAY_SIZE(waits));
 	tcase_add_test(tc, trim_then_destroy);
 	tcase_add_loop_test(tc, trim_then_fork, 0, 2);
 
