@@ -614,7 +614,7 @@ static void *trim_and_stop(void *arg)
 	return NULL;
 }
 
-static void *wait_for_one(void *arg)
+static void *wait_for_trimmed(void *arg)
 {
 	bufpool_buf_t *buf;
 
@@ -636,7 +636,7 @@ START_TEST(trim_wakes_waiters)
 	trimmer = start_thread(trim_and_stop, NULL);
 	meet(&stopped.barrier);
 	must(bufpool_try_checkout(pool, 1) == NULL && errno == ENOBUFS);
-	waiter = start_thread(wait_for_one, NULL);
+	waiter = start_thread(wait_for_trimmed, NULL);
 	usleep(is_small() ? 500000 : 50000); /* asleep by then, for sure */
 	meet(&stopped.barrier);
 	join_thread(trimmer);
