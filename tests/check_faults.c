@@ -365,7 +365,7 @@ static const struct {
 	{NULL, true, BUFPOOL_NUMA_LOCAL, BUFPOOL_HUGEPAGES, 20},
 	{"node:4 core:2 pu:2", true, BUFPOOL_NUMA_LOCAL, BUFPOOL_LOCKED, 30},
 	{"node:4 core:2 pu:2", true, BUFPOOL_NUMA_LOCAL,
-         BUFPOOL_HUGEPAGES | BUFPOOL_DONTFORK, 50},
+         BUFPOOL_HUGEPAGES | BUFPOOL_DONTFORK, 30},
 };
 
 static long attached;
