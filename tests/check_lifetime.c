@@ -205,7 +205,7 @@ START_TEST(destructors_in_many_threads)
 	leaving.pool = pool_for(2 * ARRAY_SIZE(threads), depths[_i]);
 	use_and_exit(leaving.pool);
 	make_key(AFTER);
-	for (long round = scaled(100); round > 0; round--) {
+	for (long round = hunting(100); round > 0; round--) {
 		for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
 			threads[i] = start_thread(leave_with_baggage, &leaving);
 		for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
@@ -561,7 +561,7 @@ START_TEST(destroy_races_with_returns)
 {
 	pthread_t threads[RACERS];
 
-	set_up_race(scaled(2000));
+	set_up_race(hunting(2000));
 	for (int i = 0; i < RACERS; i++)
 		threads[i] = start_thread(race_returns, race.held[i]);
 	for (long i = 0; i < race.rounds; i++) {
@@ -587,7 +587,7 @@ START_TEST(destroy_races_with_cached_returns)
 {
 	pthread_t threads[RACERS];
 
-	set_up_race(scaled(2000));
+	set_up_race(hunting(2000));
 	for (int i = 0; i < RACERS; i++)
 		threads[i] = start_thread(race_own_returns, NULL);
 	for (long i = 0; i < race.rounds; i++) {
@@ -622,7 +622,7 @@ START_TEST(destroy_races_with_exits)
 {
 	pthread_t threads[RACERS];
 
-	set_up_race(scaled(1000));
+	set_up_race(hunting(1000));
 	for (long i = 0; i < race.rounds; i++) {
 		bufpool_buf_t *buf;
 		const void *data;
@@ -671,10 +671,10 @@ static void check_growth(void (*step)(void), long rounds)
 {
 	struct footprint before, after;
 
-	for (long i = scaled(rounds) / 10; i >= 0; i--)
+	for (long i = hunting(rounds) / 10; i >= 0; i--)
 		step();
 	before = footprint_now();
-	for (long i = scaled(rounds); i > 0; i--)
+	for (long i = hunting(rounds); i > 0; i--)
 		step();
 	after = footprint_now();
 	if (is_small()) /* the tools keep books of their own, and grow */
@@ -834,7 +834,7 @@ START_TEST(stale_caches_serve_nobody)
 
 	pthread_barrier_init(&race.start, NULL, 2);
 	pthread_barrier_init(&race.end, NULL, 2);
-	race.rounds = scaled(5000);
+	race.rounds = hunting(5000);
 	thread = start_thread(meet_every_pool, NULL);
 	for (long i = 1; i <= race.rounds; i++) {
 		race.pool = class_pool(BUFPOOL_CLASS_4K, 1 + i % 16);

@@ -186,7 +186,7 @@ static void *fight(void *arg)
 {
 	struct fighter *me = arg;
 
-	for (long i = scaled(me->brawl->rules->operations); i > 0; i--)
+	for (long i = hunting(me->brawl->rules->operations); i > 0; i--)
 		one_operation(me);
 	for (size_t i = 0; i < HELD; i++)
 		if (me->held[i].buf)
@@ -515,7 +515,7 @@ END_TEST
  */
 static void *always_get_one(void *pool)
 {
-	for (long i = scaled(100000); i > 0; i--) {
+	for (long i = hunting(100000); i > 0; i--) {
 		bufpool_buf_t *buf = bufpool_try_checkout(pool, 1);
 
 		must(buf);
@@ -624,7 +624,7 @@ START_TEST(a_stopped_thread)
 
 	start_the_stopped(depths[_i]);
 	thread = start_thread(work_until_stopped, NULL);
-	for (long i = scaled(4000); i > 0; i--) {
+	for (long i = hunting(4000); i > 0; i--) {
 		for (uint64_t wait = draw(&seed) % 20000; wait > 0; wait--)
 			__asm__ volatile("");
 		must(pthread_kill(thread, SIGUSR1) == 0);

@@ -2,7 +2,8 @@
 /*
  * common.h - what the check_*.c programs share
  *
- * BUFPOOL_TEST_SCALE=small shortens every loop, for Valgrind and sanitizers.
+ * BUFPOOL_TEST_SCALE=small shortens every loop, for Valgrind and sanitizers;
+ * =full makes those that hunt for races as long as CI has time for.
  *
  * must() is for threads and for hot loops, where Check's own assertions may
  * not be used or cost a write each: it names the line and aborts, which Check
@@ -70,18 +71,33 @@ static inline _Noreturn void must_failed(const char *file, int line,
 
 /* -------------------------------------------------------------- the suite */
 
-static inline bool is_small(void)
+static inline bool is_scale(const char *name)
 {
 	const char *scale = getenv("BUFPOOL_TEST_SCALE");
 
-	return scale && strcmp(scale, "small") == 0;
+	return scale && strcmp(scale, name) == 0;
 }
 
+static inline bool is_small(void)
+{
+	return is_scale("small");
+}
+
+static inline long scaled_by(long n, long less)
+{
+	return n < less ? 1 : n / less;
+}
+
+/* How often to do what is done over and over; */
 static inline long scaled(long n)
 {
-	if (!is_small())
-		return n;
-	return n < 50 ? 1 : n / 50;
+	return scaled_by(n, is_small() ? 50 : 1);
+}
+
+/* or in the hope to meet a race. */
+static inline long hunting(long n)
+{
+	return scaled_by(n, is_small() ? 50 : is_scale("full") ? 1 : 3);
 }
 
 /*
