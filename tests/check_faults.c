@@ -711,6 +711,8 @@ static void *first_steps(void *arg)
 		must(errno == ERRNO_SENTINEL);
 		must(stats_of(pool).checked_out == 0);
 		must(stats_of(pool).bytes_checked_out == 0);
+		/* No cache yet that could have taken more. */
+		must(n > 1 || stats_of(pool).peak_checked_out == 1);
 	}
 	return NULL;
 }
@@ -765,6 +767,9 @@ START_TEST(no_membarrier)
 	KEEPS_ERRNO(pool = pool_of(24, 8));
 	for (int i = 0; i < 3; i++)
 		put_to_sleep(&s[i], pool, 6);
+	/* The fast paths, which have none, are not for these caches. */
+	for (const struct cache *c = pool->caches; c != NULL; c = c->next)
+		must(c->pool == NO_POOL && c->fenced);
 	ck_assert_uint_eq(drain(pool, BUFPOOL_CLASS_4K, bufs, 24), 24);
 	ck_assert_uint_gt(stats_of(pool).per_class[BUFPOOL_CLASS_4K].stolen, 0);
 	data = bufs[0]->data;
@@ -777,6 +782,79 @@ START_TEST(no_membarrier)
 	bufpool_destroy(pool);
 	ck_assert(!is_mapped(data));
 	wake_up(&s[0]);
+}
+END_TEST
+
+/*
+ * An owner that takes while a thief has claimed half of what it has, and not
+ * yet taken that: the last of its buffers it takes as a thief does.
+ */
+static struct {
+	bufpool_t *pool;
+	bufpool_buf_t *bufs[4];
+	bool bulk;
+	pthread_barrier_t go, done;
+} rival;
+
+static void *rival_thread(void *arg)
+{
+	(void) arg;
+	must(bufpool_checkout_bulk(rival.pool, 1, rival.bufs, 4) == 4);
+	bufpool_return_bulk(rival.bufs, 4);
+	meet(&rival.done);
+	meet(&rival.go);
+	for (size_t i = 0; i < 4; i++)
+		if (rival.bulk)
+			i += bufpool_checkout_bulk(rival.pool, 1, rival.bufs,
+			                           4);
+		else
+			rival.bufs[i] = bufpool_checkout(rival.pool, 1);
+	must(stats_of(rival.pool).per_class[BUFPOOL_CLASS_4K].cache_hits >= 4);
+	must(stats_of(rival.pool).checked_out == 4);
+	meet(&rival.done);
+	meet(&rival.go);
+	bufpool_return_bulk(rival.bufs, 4);
+	return NULL;
+}
+
+static void at_claim(void)
+{
+	at_membarrier = NULL;
+	meet(&rival.go);
+	meet(&rival.done);
+}
+
+/* The loop index is whether it takes them in one step. */
+START_TEST(contested_takes_count)
+{
+	pthread_t thread;
+
+	rival.pool = pool_of(4, 4);
+	rival.bulk = _i;
+	must(!pthread_barrier_init(&rival.go, NULL, 2));
+	must(!pthread_barrier_init(&rival.done, NULL, 2));
+	thread = start_thread(rival_thread, NULL);
+	meet(&rival.done);
+	at_membarrier = at_claim;
+	must(!bufpool_try_checkout(rival.pool, 1) && errno == ENOBUFS);
+	must(at_membarrier == NULL);
+	meet(&rival.go);
+	join_thread(thread);
+	must(stats_of(rival.pool).checked_out == 0);
+	must_be_whole(rival.pool);
+	bufpool_destroy(rival.pool);
+}
+END_TEST
+
+/* Another pool may come to lie where this one did. */
+START_TEST(destroyed_pool_is_forgotten)
+{
+	bufpool_t *pool = pool_of(4, 4);
+
+	bufpool_return(bufpool_checkout(pool, 1));
+	must(bp_thread.cache->pool == pool);
+	bufpool_destroy(pool);
+	must(bp_thread.cache->pool == NO_POOL);
 }
 END_TEST
 
@@ -1060,6 +1138,8 @@ int main(void)
 	tcase_add_loop_test(tc, trim_beside_a_move, 0, 2);
 	tc = add_case(suite, "membarrier", 10);
 	tcase_add_test(tc, no_membarrier);
+	tcase_add_loop_test(tc, contested_takes_count, 0, 2);
+	tcase_add_test(tc, destroyed_pool_is_forgotten);
 	tcase_add_test(tc, membarrier_ends);
 	tc = add_case(suite, "waiting", 20);
 	tcase_add_test(tc, waiter_passes_a_fence);

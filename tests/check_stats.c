@@ -348,6 +348,24 @@ START_TEST(peaks_are_close)
 }
 END_TEST
 
+/* A buffer comes home from a small request and goes out for a large one. */
+START_TEST(peak_of_growing_requests)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	bufpool_t *pool;
+
+	set_cache(&config, 1);
+	pool = make_pool(config);
+	for (size_t size = 1; size <= PAGE; size *= 2) {
+		bufpool_buf_t *buf = bufpool_checkout(pool, size);
+
+		must(stats_of(pool).peak_bytes_checked_out >= size);
+		bufpool_return(buf);
+	}
+	bufpool_destroy(pool);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- threads */
 
 static void *take_and_leave(void *arg)
@@ -1008,6 +1026,7 @@ static Suite *stats_suite(void)
 	tcase_add_test(tcase, alignment_is_a_fallback);
 	tcase_add_test(tcase, failures_count_for_nothing);
 	tcase_add_loop_test(tcase, peaks_are_close, 0, 5);
+	tcase_add_test(tcase, peak_of_growing_requests);
 
 	tcase = add_case(suite, "threads", 20);
 	tcase_add_test(tcase, counts_survive_their_threads);
