@@ -350,8 +350,9 @@ void bufpool_slice_release(bufpool_slice_t *slice);
  * Give the memory of idle buffers, also of those in thread caches, back to the
  * system; returns how many bytes.  The buffers stay usable: they are handed out
  * when there are no others at their node but in other threads' caches, with new
- * pages, zero, from the same node if it has any left.  0 for a pool with a region_attach (a device would go on writing to
- * the old pages) or BUFPOOL_LOCKED; regions on reserved huge pages keep them.
+ * pages, zero, from the same node if it has any left.  0 for a pool with a
+ * region_attach (a device would go on writing to the old pages) or
+ * BUFPOOL_LOCKED; regions on reserved huge pages keep them.
  */
 size_t bufpool_trim(bufpool_t *pool);
 

@@ -29,7 +29,8 @@ static void class_stats(const bufpool_t *pool, unsigned k,
 {
 	const struct shared_counts *shared = &pool->counts[k];
 	/* Returns are read first: who returned has checked out before, so
-	   that the difference is not below zero but by reordering. */
+	   that the difference is not below zero but by reordering, or while
+	   a cache is being refilled. */
 	uint64_t returns = ck_pr_load_64(&shared->returns);
 	const struct cache *c;
 
