@@ -218,11 +218,24 @@ static inline unsigned bp_class_of(size_t size)
 	return k;
 }
 
+static inline size_t min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* What every buffer of a class is aligned to in a region aligned to it. */
+static inline size_t class_alignment(size_t size)
+{
+	const size_t huge_page = 2 * 1024 * 1024;
+
+	return min_size(size & -size, huge_page);
+}
+
 /* Change a gauge by delta, modulo 2^64, and keep its peak. */
 void bp_gauge_add(struct gauge *gauge, uint64_t delta);
 
 /*
- * What the fast paths of checkout.c leave over.
+ * slow.c: what the fast paths of checkout.c leave over.
  *
  * bp_checkout_slow: a checkout of class k, in full.
  * bp_checkout_unsure: take out a buffer whose state is not STATE_HOME.
