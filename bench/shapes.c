@@ -19,6 +19,7 @@
 #include "queue.h"
 
 #define BATCH_NS 20000
+#define WARM_UP_NS 10000000 /* a CPU that has slept is slow at first */
 #define SHORT_BATCH 32
 
 struct load {
@@ -110,8 +111,11 @@ static bool is_over(struct worker_thread *t)
 static void work_pairs(struct worker_thread *t)
 {
 	struct load *load = t->load;
+	uint64_t warm = now_ns() + WARM_UP_NS;
 
-	load->peer->loops->pairs(load->source, load->job, load->batch);
+	do
+		load->peer->loops->pairs(load->source, load->job, load->batch);
+	while (now_ns() < warm);
 	be_ready(t);
 	do {
 		load->peer->loops->pairs(load->source, load->job, load->batch);
