@@ -139,8 +139,12 @@ static struct buf *take_shared(bufpool_t *pool, struct cache *c, unsigned k)
 			owner_add(&m->remote_hits, 1);
 		bp_magazine_make_room(m, pool->depth[k]);
 		owner_add(&m->offset, 1 - (uint64_t) n); /* no returns */
-		for (unsigned i = n - 1; i > 0; i--)
+		for (unsigned i = n - 1; i > 0; i--) {
+			/* Whoever returned it has it in another CPU's cache;
+			   its checkout writes it. */
+			__builtin_prefetch(got[i], 1);
 			magazine_put(c, k, got[i], c->fenced);
+		}
 	}
 	move_end(c);
 	return n > 0 ? got[0] : NULL;
@@ -431,7 +435,7 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 		bp_magazine_make_room(m, depth);
 		if (magazine_put(c, k, d, c->fenced))
 			return;
-		bp_cache_spill(c, k, (depth + 1) / 2);
+		bp_cache_spill(c, k, depth / 2 + 1); /* d is one, too */
 	}
 }
 
