@@ -39,9 +39,11 @@ trap 'rm -rf "$tmp"' EXIT
 
 flags="-std=gnu11 -O2 -D_GNU_SOURCE -I$src/include -I$build/include
 	-I$src/src -I$build/src ${HWLOC_CFLAGS:-}"
+# What is generated lies in the build's folder, which may be the same.
+sources=$(find "$src/src" -name '*.c' ! -name checkout.c)
 # shellcheck disable=SC2086
 $CC $flags -shared -fPIC -ftls-model=initial-exec -fvisibility=hidden -pthread \
-	-o "$tmp/libbufpool.so" "$src"/src/*.c "$build/src/checkout.c" \
+	-o "$tmp/libbufpool.so" $sources "$build/src/checkout.c" \
 	${CK_LIBS:--lck} ${HWLOC_LIBS:--lhwloc}
 # shellcheck disable=SC2086
 $CC $flags -o "$tmp/instructions" "$src/tests/instructions.c" \
