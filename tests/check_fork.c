@@ -839,7 +839,8 @@ START_TEST(fork_while_others_hammer)
 	anvil.pool = make_pool(config);
 	for (uintptr_t i = 0; i < HAMMERS; i++)
 		threads[i] = start_thread(keep_striking, (void *) (i + 1));
-	for (long forks = scaled(200 / DEPTHS); forks > 0; forks--) {
+	for (long forks = scaled((scene.kept ? 60 : 200) / DEPTHS); forks > 0;
+	     forks--) {
 		for (uint64_t i = draw(&seed) % 64; i > 0; i--)
 			strike(scene.grips, &seed);
 		drop_all(scene.grips);

@@ -97,7 +97,7 @@ static inline long scaled(long n)
 /* or in the hope to meet a race. */
 static inline long hunting(long n)
 {
-	return scaled_by(n, is_small() ? 50 : is_scale("full") ? 1 : 3);
+	return scaled_by(n, is_small() ? 50 : is_scale("full") ? 1 : 6);
 }
 
 /*
