@@ -20,21 +20,11 @@
 #define HUGE_PAGE ((size_t) 2 * 1024 * 1024)
 #define REGIONS 64 /* more than any pool here has */
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1
-#endif
-#endif
-
 /* AddressSanitizer and Valgrind keep books of memory, in memory: page faults
    and resident pages are then not the program's alone. */
 static bool keeps_books(void)
 {
-#ifdef __SANITIZE_ADDRESS__
-	return true;
-#else
-	return is_small();
-#endif
+	return is_asan() || is_small();
 }
 
 /* ------------------------------------------------------ what the kernel says */

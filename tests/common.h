@@ -111,6 +111,25 @@ static inline bool is_valgrind(void)
 	return preload && strstr(preload, "vgpreload");
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
+/*
+ * gcc 12's AddressSanitizer does not take its allocator's locks at fork: the
+ * child of a thread that forks while another allocates may wait for ever.
+ */
+static inline bool is_asan(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+	return true;
+#else
+	return false;
+#endif
+}
+
 /* The test case that the following tests go to; seconds are at full scale. */
 static inline TCase *add_case(Suite *suite, const char *name, double seconds)
 {
