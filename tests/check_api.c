@@ -94,8 +94,7 @@ START_TEST(sizes_from_the_heap)
 			           expect < 0 ? size : classes[expect].size);
 	}
 	ck_assert_uint_eq(stats_of(pool).hits, 0);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -363,8 +362,7 @@ static void create_beyond_the_limit(void *arg)
 	must(!bufpool_create(&config) && errno == ENOMEM);
 	for (int i = 0; i < 3; i++) {
 		pool = class_pool(BUFPOOL_CLASS_1M, 100);
-		must_be_whole(pool);
-		bufpool_destroy(pool);
+		destroy_whole(pool);
 	}
 }
 
@@ -397,8 +395,7 @@ START_TEST(exhausted_goes_to_the_heap)
 	REFUSED(!bufpool_try_checkout(pool, classes[_i].size), ENOBUFS);
 	ck_assert(are_disjoint(bufs, ARRAY_SIZE(bufs)));
 	KEEPS_ERRNO(bufpool_return_bulk(bufs, ARRAY_SIZE(bufs)));
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -421,8 +418,7 @@ START_TEST(exhausted_fails)
 		KEEPS_ERRNO(bufs[round % 2] = bufpool_checkout(pool, size));
 		bufpool_return_bulk(bufs, 2);
 	}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -437,8 +433,7 @@ START_TEST(exact_classes)
 	pool = make_pool(config);
 	for (size_t w = 0; w < ARRAY_SIZE(ways); w++)
 		REFUSED(!ways[w].take(pool, classes[_i].size), ENOBUFS);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -519,16 +514,14 @@ START_TEST(bulk_beyond_the_count)
 	ck_assert_uint_eq(stats_of(pool).hits, 40);
 	ck_assert(are_disjoint(bufs, got));
 	bufpool_return_bulk(bufs, got);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 
 	config.heap_limit = 10 * size;
 	pool = make_pool(config);
 	REFUSED((got = bufpool_checkout_bulk(pool, size, bufs, 100)) == 50,
 	        ENOBUFS);
 	bufpool_return_bulk(bufs, got);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 
 	config.exhausted = BUFPOOL_FAIL;
 	pool = make_pool(config);
@@ -536,8 +529,7 @@ START_TEST(bulk_beyond_the_count)
 	        ENOBUFS);
 	REFUSED(bufpool_checkout_bulk(pool, size, bufs + 40, 1) == 0, ENOBUFS);
 	bufpool_return_bulk(bufs, got);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -553,8 +545,7 @@ START_TEST(bulk_return_skips_nulls)
 	bufs[1] = bufpool_checkout(pool, BUFPOOL_MAX_CLASS_SIZE + 1);
 	ck_assert_uint_eq(stats_of(pool).checked_out, 9);
 	KEEPS_ERRNO(bufpool_return_bulk(bufs, ARRAY_SIZE(bufs)));
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -569,8 +560,7 @@ START_TEST(bulk_return_mixes_pools)
 	ck_assert_uint_eq(stats_of(pools[0]).misses, 0);
 	bufpool_return_bulk(bufs, ARRAY_SIZE(bufs));
 	for (size_t i = 0; i < 2; i++) {
-		must_be_whole(pools[i]);
-		bufpool_destroy(pools[i]);
+		destroy_whole(pools[i]);
 	}
 }
 END_TEST
@@ -607,8 +597,7 @@ START_TEST(alignments)
 			check_alignment(pool, some[i], alignment);
 	if (!is_small())
 		check_alignment(pool, 100, (size_t) 1 << 30);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -655,8 +644,7 @@ START_TEST(alignment_beyond_memory)
 			        ENOBUFS);
 		}
 	}
-	must_be_whole(heap);
-	bufpool_destroy(heap);
+	destroy_whole(heap);
 	bufpool_destroy(fail);
 }
 END_TEST
@@ -718,8 +706,7 @@ START_TEST(a_thousand_pools)
 		}
 	}
 	for (size_t i = 0; i < POOLS; i++) {
-		must_be_whole(pools[i]);
-		bufpool_destroy(pools[i]);
+		destroy_whole(pools[i]);
 	}
 }
 END_TEST
@@ -738,8 +725,7 @@ START_TEST(a_big_pool)
 		}
 		bufpool_return_bulk(bufs, count);
 	}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -784,8 +770,7 @@ START_TEST(len_is_the_owners)
 		buf->len = lens[i];
 		bufpool_return(buf);
 	}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 

@@ -277,41 +277,6 @@ static bool same(struct usage a, struct usage b)
 }
 
 /* A thread that has some buffers in its cache, and sleeps. */
-struct sleeper {
-	bufpool_t *pool;
-	size_t n;
-	pthread_barrier_t asleep, wake;
-	pthread_t thread;
-};
-
-static void *sleeper_thread(void *arg)
-{
-	struct sleeper *s = arg;
-	bufpool_buf_t *bufs[64];
-
-	must(bufpool_checkout_bulk(s->pool, 1, bufs, s->n) == s->n);
-	bufpool_return_bulk(bufs, s->n);
-	meet(&s->asleep);
-	meet(&s->wake);
-	return NULL;
-}
-
-static void put_to_sleep(struct sleeper *s, bufpool_t *pool, size_t n)
-{
-	s->pool = pool;
-	s->n = n;
-	must(!pthread_barrier_init(&s->asleep, NULL, 2));
-	must(!pthread_barrier_init(&s->wake, NULL, 2));
-	s->thread = start_thread(sleeper_thread, s);
-	meet(&s->asleep);
-}
-
-static void wake_up(struct sleeper *s)
-{
-	meet(&s->wake);
-	join_thread(s->thread);
-}
-
 static bufpool_t *pool_of(size_t count, size_t cache)
 {
 	bufpool_config_t cfg = class_config(BUFPOOL_CLASS_4K, count);
@@ -343,8 +308,7 @@ START_TEST(create_at_each_allocation)
 	}
 	/* The pool itself, and the memory of each class. */
 	ck_assert_int_ge(n, 1 + BUFPOOL_CLASSES);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -416,8 +380,7 @@ static bool create_without(const bufpool_config_t *cfg,
 	if (pool) { /* it could do without */
 		must(errno == ERRNO_SENTINEL);
 		must(attached > 0);
-		must_be_whole(pool);
-		bufpool_destroy(pool);
+		destroy_whole(pool);
 		bufpool_thread_flush(NULL);
 	} else {
 		must(errno == (load_refused ? ENOSYS : ENOMEM));
@@ -497,8 +460,7 @@ START_TEST(no_huge_pages_beside_others)
 	ck_assert_ptr_nonnull(pool);
 	ck_assert_ptr_nonnull(intruder);
 	must(intruder_is_well());
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 	must(intruder_is_well());
 }
 END_TEST
@@ -570,8 +532,7 @@ START_TEST(child_without_a_region)
 	              text);
 	bufpool_return(b.heap);
 	if (!_i) {
-		must_be_whole(b.pool);
-		bufpool_destroy(b.pool);
+		destroy_whole(b.pool);
 	}
 }
 END_TEST
@@ -641,8 +602,7 @@ START_TEST(trim_wakes_waiters)
 	meet(&stopped.barrier);
 	join_thread(trimmer);
 	join_thread(waiter);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -668,8 +628,7 @@ START_TEST(trim_without_memory)
 	put_to_sleep(&s, pool, 6);
 	run_thread(trim_without_cache, pool);
 	wake_up(&s);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -687,8 +646,7 @@ START_TEST(create_cannot_populate)
 	KEEPS_ERRNO(pool = bufpool_create(NULL));
 	madvise_error = 0;
 	ck_assert_ptr_nonnull(pool);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -725,8 +683,7 @@ START_TEST(no_memory_for_a_cache)
 	ck_assert_uint_eq(stats_of(pool).hits, 6);
 	ck_assert_uint_ge(stats_of(pool).peak_checked_out, 1);
 	ck_assert_uint_le(stats_of(pool).peak_checked_out, 4);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -841,8 +798,7 @@ START_TEST(contested_takes_count)
 	meet(&rival.go);
 	join_thread(thread);
 	must(stats_of(rival.pool).checked_out == 0);
-	must_be_whole(rival.pool);
-	bufpool_destroy(rival.pool);
+	destroy_whole(rival.pool);
 }
 END_TEST
 
@@ -980,8 +936,7 @@ static void trim_beside_mover(void *arg)
 	join_thread(thread);
 	bufpool_thread_flush(NULL);
 	must_be_at_home(mover.pool);
-	must_be_whole(mover.pool);
-	bufpool_destroy(mover.pool);
+	destroy_whole(mover.pool);
 }
 
 /* What a trim takes from a cache that has just come from elsewhere goes to
@@ -1049,8 +1004,7 @@ START_TEST(waiters_stay_in_the_parent)
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
 		join_thread(threads[i]);
 	ck_assert_int_gt(futex_wakes, 0);
-	must_be_whole(family.pool);
-	bufpool_destroy(family.pool);
+	destroy_whole(family.pool);
 }
 END_TEST
 
@@ -1094,8 +1048,7 @@ START_TEST(waiter_passes_a_fence)
 	bufpool_return_bulk(bufs, 4);
 	for (int i = 0; i < 2; i++)
 		wake_up(&s[i]);
-	must_be_whole(fencing.pool);
-	bufpool_destroy(fencing.pool);
+	destroy_whole(fencing.pool);
 }
 END_TEST
 
@@ -1113,8 +1066,7 @@ START_TEST(futex_refused_all_the_same)
 	usleep(20000);
 	KEEPS_ERRNO(bufpool_return(buf));
 	join_thread(thread);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 

@@ -101,8 +101,7 @@ static void use_new_pool(void)
 
 	use_and_exit(pool);
 	use_in_threads(pool);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 
 static const size_t depths[] = {BUFPOOL_CACHE_AUTO, SIZE_MAX - 1, 1, 0};
@@ -195,8 +194,7 @@ static void go_on_with_held(void *arg)
 		let_go(held);
 		use_in_threads(held->pool);
 	}
-	must_be_whole(held->pool);
-	bufpool_destroy(held->pool);
+	destroy_whole(held->pool);
 	use_new_pool();
 }
 
@@ -216,8 +214,7 @@ START_TEST(who_forks_keeps_what_it_holds)
 	ck_assert_mem_eq(&before, &after, sizeof(before));
 	is_held(&held);
 	let_go(&held);
-	must_be_whole(held.pool);
-	bufpool_destroy(held.pool);
+	destroy_whole(held.pool);
 }
 END_TEST
 
@@ -270,8 +267,7 @@ START_TEST(destroyed_by_the_child)
 	for (int i = 0; i < 3; i++)
 		must_be_well(destroy_then_let_go, &held);
 	let_go(&held);
-	must_be_whole(held.pool);
-	bufpool_destroy(held.pool);
+	destroy_whole(held.pool);
 }
 END_TEST
 
@@ -339,8 +335,7 @@ static void end_peers(void)
 		must(all_bytes(peers.ours[i]->data, PAGE, 0x33));
 	bufpool_return_bulk(peers.ours, OURS - 1);
 	bufpool_frozen_unref(peers.shared);
-	must_be_whole(peers.pool);
-	bufpool_destroy(peers.pool);
+	destroy_whole(peers.pool);
 }
 
 /* What they had cached is ours now, what they hold is gone. */
@@ -497,8 +492,7 @@ START_TEST(children_fork_too)
 	struct family family = {.pool = depth_pool(depths[_i], 20)};
 
 	must_be_well(live_and_fork, &family);
-	must_be_whole(family.pool);
-	bufpool_destroy(family.pool);
+	destroy_whole(family.pool);
 }
 END_TEST
 
@@ -537,8 +531,7 @@ START_TEST(many_pools)
 		must_be_well(use_every_other, pools);
 	}
 	for (int i = 0; i < 20; i++) {
-		must_be_whole(pools[i]);
-		bufpool_destroy(pools[i]);
+		destroy_whole(pools[i]);
 	}
 }
 END_TEST
@@ -583,8 +576,7 @@ START_TEST(another_thread_forks)
 	for (int i = 0; i < 3; i++)
 		run_thread(fork_and_exit, pool);
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -653,8 +645,7 @@ START_TEST(waiters_of_the_parent)
 	bufpool_return(buf);
 	for (int i = 0; i < 3; i++)
 		join_thread(threads[i]);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -859,8 +850,7 @@ START_TEST(fork_while_others_hammer)
 	anvil.over = true;
 	for (uintptr_t i = 0; i < HAMMERS; i++)
 		join_thread(threads[i]);
-	must_be_whole(anvil.pool);
-	bufpool_destroy(anvil.pool);
+	destroy_whole(anvil.pool);
 }
 END_TEST
 

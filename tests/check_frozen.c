@@ -183,8 +183,7 @@ START_TEST(freeze_shows_what_was_written)
 		ck_assert(has_pattern(data, lens[i], i));
 		KEEPS_ERRNO(bufpool_frozen_unref(f));
 	}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -202,8 +201,7 @@ START_TEST(the_view_is_the_request)
 		ck_assert(all_bytes(bufpool_frozen_data(f), sizes[i], 0));
 		bufpool_frozen_unref(f);
 	}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -225,8 +223,7 @@ START_TEST(many_references)
 	ck_assert(has_pattern(bufpool_frozen_data(f), source->size, 0));
 	ck_assert_uint_eq(stats_of(pool).checked_out, 1);
 	bufpool_frozen_unref(f);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -238,8 +235,9 @@ START_TEST(thaw_gives_the_buffer_back)
 	bufpool_t *pool = source_pool(source, BUFPOOL_WIPE_ALL, 1);
 	bufpool_buf_t *buf = take(pool, source);
 	const void *data = buf->data;
+	size_t rounds = (size_t) scaled(300);
 
-	for (size_t i = 0; i < 300; i++) {
+	for (size_t i = 0; i < rounds; i++) {
 		size_t len = i % 7 ? source->size - i : i;
 		bufpool_frozen_t *f;
 
@@ -256,8 +254,7 @@ START_TEST(thaw_gives_the_buffer_back)
 	ck_assert_uint_eq(stats_of(pool).checked_out, 1);
 	ck_assert_uint_eq(stats_of(pool).hits + stats_of(pool).misses, 1);
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -284,8 +281,7 @@ START_TEST(thaw_needs_the_only_reference)
 	ck_assert_ptr_nonnull(buf);
 	write_pattern(buf, buf->capacity, 2);
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -371,8 +367,7 @@ START_TEST(slices_stay_inside)
 		ck_assert_ptr_nonnull(buf);
 	}
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -399,8 +394,7 @@ START_TEST(slices_outlive_their_owner)
 		ck_assert(has_pattern(copy.data, copy.len, 6));
 		bufpool_slice_release(&copy);
 	}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -478,8 +472,7 @@ START_TEST(statistics_do_not_see_it)
 	after = stats_of(pool);
 	ck_assert_mem_eq(&before, &after, sizeof(before));
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -731,8 +724,7 @@ START_TEST(race_of_the_last)
 	}
 	for (int i = 0; i < RACERS; i++)
 		join_thread(threads[i]);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -784,8 +776,7 @@ START_TEST(nothing_is_allocated)
 		ck_assert_uint_eq(stats_of(pools[i]).heap_bytes,
 		                  sources[i].heap ? sources[i].size : 0);
 		bufpool_return(bufs[i]);
-		must_be_whole(pools[i]);
-		bufpool_destroy(pools[i]);
+		destroy_whole(pools[i]);
 	}
 }
 END_TEST
@@ -1236,8 +1227,7 @@ START_TEST(sharing)
 		drop(&shelf.shelf[i]);
 	ck_assert_int_gt(shelf.thawed, 0);
 	ck_assert_int_gt(shelf.refused, 0);
-	must_be_whole(shelf.pool);
-	bufpool_destroy(shelf.pool);
+	destroy_whole(shelf.pool);
 }
 END_TEST
 
@@ -1289,8 +1279,7 @@ START_TEST(two_who_meet)
 	}
 	join_thread(thread);
 	ck_assert_uint_eq(stats_of(pool).misses, 0);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 

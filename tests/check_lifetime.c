@@ -97,8 +97,7 @@ START_TEST(detached_exit_sends_home)
 	while (threads_now() > before)
 		usleep(1000);
 	nothing_is_cached(pool);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -111,8 +110,7 @@ START_TEST(cancelled_thread_sends_home)
 	pthread_cancel(thread);
 	join_thread(thread);
 	nothing_is_cached(pool);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -213,8 +211,7 @@ START_TEST(destructors_in_many_threads)
 	}
 	bufpool_thread_flush(leaving.pool);
 	nothing_is_cached(leaving.pool);
-	must_be_whole(leaving.pool);
-	bufpool_destroy(leaving.pool);
+	destroy_whole(leaving.pool);
 }
 END_TEST
 
@@ -439,7 +436,7 @@ START_TEST(destroy_takes_caches_of_live_threads)
 	pthread_barrier_init(&asleep.cached, NULL, SLEEPERS + 1);
 	pthread_barrier_init(&asleep.wake, NULL, SLEEPERS + 1);
 	asleep.finish = finishes[_i];
-	for (int round = 0; round < 20; round++) {
+	for (long round = scaled(20); round > 0; round--) {
 		asleep.pool = pool_for(SLEEPERS + 2, BUFPOOL_CACHE_AUTO);
 		for (int i = 0; i < SLEEPERS; i++)
 			threads[i] = start_thread(cache_and_sleep, NULL);
@@ -494,8 +491,7 @@ START_TEST(exit_with_many_pools)
 		join_thread(threads[i]);
 	for (int i = 0; i < MANY; i += 2) {
 		nothing_is_cached(pools[i]);
-		must_be_whole(pools[i]);
-		bufpool_destroy(pools[i]);
+		destroy_whole(pools[i]);
 	}
 }
 END_TEST
@@ -730,8 +726,7 @@ START_TEST(threads_leave_nothing_behind)
 {
 	lasting_pool = pool_for(1, BUFPOOL_CACHE_AUTO);
 	check_growth(visit, 3000);
-	must_be_whole(lasting_pool);
-	bufpool_destroy(lasting_pool);
+	destroy_whole(lasting_pool);
 }
 END_TEST
 
@@ -840,8 +835,7 @@ START_TEST(stale_caches_serve_nobody)
 		race.pool = class_pool(BUFPOOL_CLASS_4K, 1 + i % 16);
 		meet(&race.start);
 		meet(&race.end);
-		must_be_whole(race.pool);
-		bufpool_destroy(race.pool);
+		destroy_whole(race.pool);
 	}
 	join_thread(thread);
 }

@@ -496,8 +496,7 @@ START_TEST(no_false_alarm)
 	behave(pools);
 	join_thread(other);
 	for (int i = 0; i < 2; i++) {
-		must_be_whole(pools[i]);
-		bufpool_destroy(pools[i]);
+		destroy_whole(pools[i]);
 	}
 }
 END_TEST

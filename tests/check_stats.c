@@ -82,16 +82,6 @@ static void check_sums(const bufpool_t *pool)
 	must(stats.peak_bytes_checked_out >= stats.bytes_checked_out);
 }
 
-static uint64_t cached_in(const bufpool_t *pool)
-{
-	bufpool_stats_t stats = stats_of(pool);
-	uint64_t cached = 0;
-
-	for (int i = 0; i < BUFPOOL_CLASSES; i++)
-		cached += stats.per_class[i].cached;
-	return cached;
-}
-
 START_TEST(fresh_pool)
 {
 	bufpool_t *pool = bufpool_create(NULL);
@@ -580,8 +570,7 @@ START_TEST(stats_while_others_work)
 		join_thread(threads[i]);
 	bufpool_return(work.shelf);
 	check_sums(work.pool);
-	must_be_whole(work.pool);
-	bufpool_destroy(work.pool);
+	destroy_whole(work.pool);
 }
 END_TEST
 
@@ -643,8 +632,7 @@ static bufpool_t *busy_pool(void)
 static void end_busy_pool(bufpool_t *pool)
 {
 	bufpool_return_bulk(left_out, ARRAY_SIZE(left_out));
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 
 START_TEST(text_names_every_class)

@@ -314,8 +314,7 @@ START_TEST(no_atomic_operation)
 		ck_assert_int_eq(COSTLY(bufpool_frozen_unref(f)), 1);
 		ck_assert_int_eq(COSTLY(bufpool_frozen_unref(f)), 0);
 	}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 

@@ -236,8 +236,7 @@ static void end_brawl(struct brawl *brawl)
 	bufpool_thread_flush(brawl->pool);
 	for (int i = 0; i < BUFPOOL_CLASSES; i++)
 		ck_assert_uint_eq(stats_of(brawl->pool).per_class[i].cached, 0);
-	must_be_whole(brawl->pool);
-	bufpool_destroy(brawl->pool);
+	destroy_whole(brawl->pool);
 }
 
 static void run_brawl(struct brawl *brawl)
@@ -365,8 +364,7 @@ static void check_hoard(int size_class, size_t each, size_t cache, int how)
 	meet(&hoarded.end);
 	for (size_t i = 0; i < HOARDERS; i++)
 		join_thread(threads[i]);
-	must_be_whole(hoarded.pool);
-	bufpool_destroy(hoarded.pool);
+	destroy_whole(hoarded.pool);
 }
 
 /* The loop index is the way to take them all. */
@@ -396,7 +394,7 @@ static struct {
 	atomic_bool over;
 } dormitory;
 
-struct sleeper {
+struct hoarder {
 	pthread_t thread;
 	atomic_int tid;
 	unsigned long switches; /* of its context */
@@ -404,7 +402,7 @@ struct sleeper {
 
 static void *cache_and_pause(void *arg)
 {
-	struct sleeper *me = arg;
+	struct hoarder *me = arg;
 	bufpool_buf_t *bufs[CACHED + 1], *held;
 
 	must(bufpool_checkout_bulk(dormitory.pool, 1, bufs, CACHED + 1) ==
@@ -422,13 +420,13 @@ static void *cache_and_pause(void *arg)
 }
 
 /* How often it has come to, or been put off. */
-static unsigned long switches_of(const struct sleeper *sleeper)
+static unsigned long switches_of(const struct hoarder *hoarder)
 {
 	unsigned long sum = 0, n;
 	char path[64], line[256];
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/status", sleeper->tid);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", hoarder->tid);
 	file = fopen(path, "r");
 	must(file);
 	while (fgets(line, sizeof(line), file))
@@ -439,13 +437,13 @@ static unsigned long switches_of(const struct sleeper *sleeper)
 	return sum;
 }
 
-static void put_to_sleep(struct sleeper *sleeper)
+static void see_asleep(struct hoarder *hoarder)
 {
 	do
 		usleep(1000);
-	while (sleeper->tid == 0 || !is_asleep(sleeper->tid));
+	while (hoarder->tid == 0 || !is_asleep(hoarder->tid));
 	usleep(1000); /* it is counted a moment later */
-	sleeper->switches = switches_of(sleeper);
+	hoarder->switches = switches_of(hoarder);
 }
 
 static void on_signal(int signo)
@@ -453,10 +451,10 @@ static void on_signal(int signo)
 	(void) signo;
 }
 
-static void wake_up(struct sleeper *sleeper)
+static void call_back(struct hoarder *hoarder)
 {
-	while (pthread_tryjoin_np(sleeper->thread, NULL) == EBUSY) {
-		pthread_kill(sleeper->thread, SIGUSR1);
+	while (pthread_tryjoin_np(hoarder->thread, NULL) == EBUSY) {
+		pthread_kill(hoarder->thread, SIGUSR1);
 		usleep(1000);
 	}
 }
@@ -465,7 +463,7 @@ static void wake_up(struct sleeper *sleeper)
 START_TEST(sleepers_sleep_on)
 {
 	const size_t count = HOARD + HOARDERS;
-	struct sleeper sleepers[HOARDERS] = {{.tid = 0}};
+	struct hoarder hoarders[HOARDERS] = {{.tid = 0}};
 	const struct sigaction action = {.sa_handler = on_signal};
 	bufpool_buf_t *bufs[HOARD];
 	bufpool_stats_t stats;
@@ -476,10 +474,10 @@ START_TEST(sleepers_sleep_on)
 	dormitory.pool = class_pool(BUFPOOL_CLASS_4K, count);
 	pthread_barrier_init(&dormitory.taken, NULL, HOARDERS);
 	for (int i = 0; i < HOARDERS; i++)
-		sleepers[i].thread = start_thread(cache_and_pause,
-		                                  &sleepers[i]);
+		hoarders[i].thread = start_thread(cache_and_pause,
+		                                  &hoarders[i]);
 	for (int i = 0; i < HOARDERS; i++)
-		put_to_sleep(&sleepers[i]);
+		see_asleep(&hoarders[i]);
 	stats = stats_of(dormitory.pool);
 	ck_assert_uint_ge(stats.per_class[BUFPOOL_CLASS_4K].cached,
 	                  HOARD - SPARE);
@@ -493,16 +491,15 @@ START_TEST(sleepers_sleep_on)
 	ck_assert_uint_eq(stats.checked_out, count);
 	ck_assert(are_disjoint(bufs, HOARD));
 	for (int i = 0; i < HOARDERS; i++) {
-		ck_assert(is_asleep(sleepers[i].tid));
-		ck_assert_uint_eq(switches_of(&sleepers[i]),
-		                  sleepers[i].switches);
+		ck_assert(is_asleep(hoarders[i].tid));
+		ck_assert_uint_eq(switches_of(&hoarders[i]),
+		                  hoarders[i].switches);
 	}
 	dormitory.over = true;
 	for (int i = 0; i < HOARDERS; i++)
-		wake_up(&sleepers[i]);
+		call_back(&hoarders[i]);
 	bufpool_return_bulk(bufs, HOARD);
-	must_be_whole(dormitory.pool);
-	bufpool_destroy(dormitory.pool);
+	destroy_whole(dormitory.pool);
 }
 END_TEST
 
@@ -540,8 +537,7 @@ START_TEST(one_for_each_owner)
 		threads[i] = start_thread(always_get_one, pool);
 	for (size_t i = 0; i < THREADS; i++)
 		join_thread(threads[i]);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -635,8 +631,7 @@ START_TEST(a_stopped_thread)
 	}
 	stop.over = true;
 	join_thread(thread);
-	must_be_whole(stop.pool);
-	bufpool_destroy(stop.pool);
+	destroy_whole(stop.pool);
 }
 END_TEST
 

@@ -192,24 +192,9 @@ START_TEST(takes_what_is_there)
 	bufpool_return(bufpool_checkout_wait(pool, 0, NULL));
 	ck_assert_uint_eq(stats_of(pool).hits, 5 * BUFPOOL_CLASSES + 1);
 	ck_assert_uint_eq(stats_of(pool).misses, 0);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
-
-static pthread_barrier_t cached, leave;
-
-static void *cache_and_sleep(void *arg)
-{
-	bufpool_t *pool = arg;
-	bufpool_buf_t *bufs[4];
-
-	must(bufpool_checkout_bulk(pool, 1, bufs, 4) == 4);
-	bufpool_return_bulk(bufs, 4);
-	meet(&cached);
-	meet(&leave);
-	return NULL;
-}
 
 /* It lies in the cache of a thread that sleeps: that is there. */
 START_TEST(takes_from_other_caches)
@@ -217,22 +202,17 @@ START_TEST(takes_from_other_caches)
 	bufpool_t *pool = setting_pool(&settings[_i],
 	                               class_config(BUFPOOL_CLASS_4K, 4));
 	bufpool_buf_t *bufs[4];
-	pthread_t thread;
+	struct sleeper sleeper;
 
-	pthread_barrier_init(&cached, NULL, 2);
-	pthread_barrier_init(&leave, NULL, 2);
-	thread = start_thread(cache_and_sleep, pool);
-	meet(&cached);
+	put_to_sleep(&sleeper, pool, 4);
 	for (int i = 0; i < 4; i++) {
 		bufs[i] = bufpool_checkout_wait(pool, 1, NULL);
 		ck_assert_ptr_nonnull(bufs[i]);
 	}
 	REFUSED(bufpool_try_checkout(pool, 1) == NULL, ENOBUFS);
 	bufpool_return_bulk(bufs, 4);
-	meet(&leave);
-	join_thread(thread);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	wake_up(&sleeper);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -278,8 +258,7 @@ START_TEST(refusals)
 	ck_assert_uint_eq(stats_of(pool).hits, 1);
 	ck_assert_uint_eq(stats_of(pool).misses, 0);
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -334,8 +313,7 @@ START_TEST(timeouts_are_exact)
 	ck_assert_uint_eq(stats_of(pool).hits, 1);
 	ck_assert_uint_eq(stats_of(pool).misses, 0);
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -364,8 +342,7 @@ START_TEST(very_long_timeouts)
 		buf = end_waiter(&waiter);
 	}
 	bufpool_return(buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -426,8 +403,7 @@ START_TEST(signals_do_not_end_it)
 	bufpool_return(buf);
 	ck_assert(end_waiter(&waiter));
 	bufpool_return(waiter.buf);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -456,8 +432,7 @@ START_TEST(other_classes_do_not_end_it)
 	noise.over = true;
 	join_thread(thread);
 	bufpool_return(buf);
-	must_be_whole(noise.pool);
-	bufpool_destroy(noise.pool);
+	destroy_whole(noise.pool);
 }
 END_TEST
 
@@ -727,8 +702,7 @@ START_TEST(flush_and_exit_wake)
 	join_thread(thread);
 	for (size_t i = 0; i < GIFTS; i++)
 		bufpool_return(waiters[i].buf);
-	must_be_whole(giver.pool);
-	bufpool_destroy(giver.pool);
+	destroy_whole(giver.pool);
 }
 END_TEST
 
@@ -778,8 +752,7 @@ START_TEST(one_buffer_serves_all)
 	ck_assert_int_eq(chain.served, LINKS);
 	for (int i = 0; i < LINKS; i++)
 		join_thread(threads[i]);
-	must_be_whole(chain.pool);
-	bufpool_destroy(chain.pool);
+	destroy_whole(chain.pool);
 }
 END_TEST
 
@@ -812,8 +785,7 @@ START_TEST(classes_do_not_mix)
 		}
 	}
 	bufpool_return_bulk(bufs, 2);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -886,8 +858,7 @@ START_TEST(the_impatient_lose_no_wake_up)
 	for (uintptr_t i = 0; i < IMPATIENT; i++)
 		join_thread(threads[i]);
 	bufpool_return(buf);
-	must_be_whole(stress.pool);
-	bufpool_destroy(stress.pool);
+	destroy_whole(stress.pool);
 }
 END_TEST
 
@@ -989,8 +960,7 @@ static void run_crowd(const struct setting *setting, int hammers,
 	for (int i = 0; i < CROWD + hammers; i++)
 		join_thread(threads[i]);
 	bufpool_return(crowd.basket);
-	must_be_whole(crowd.pool);
-	bufpool_destroy(crowd.pool);
+	destroy_whole(crowd.pool);
 }
 
 /* The loop index is the setting, then whether there are hammers. */
@@ -1055,8 +1025,7 @@ START_TEST(to_and_fro)
 		threads[i] = start_thread(pass_to_and_fro, (void *) (i + 1));
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
 		join_thread(threads[i]);
-	must_be_whole(stress.pool);
-	bufpool_destroy(stress.pool);
+	destroy_whole(stress.pool);
 }
 END_TEST
 
@@ -1123,8 +1092,7 @@ START_TEST(at_the_same_moment)
 	}
 	join_thread(thread);
 	bufpool_return(meeting.buf);
-	must_be_whole(meeting.pool);
-	bufpool_destroy(meeting.pool);
+	destroy_whole(meeting.pool);
 }
 END_TEST
 
@@ -1348,8 +1316,7 @@ START_TEST(sleep_amid_a_move)
 	while (sleep_beside(play, stop, &sleeps))
 		stop = next_stop(stop, all, sleeps, &seed);
 	ck_assert_int_gt(stop, 20);
-	must_be_whole(walk.pool);
-	bufpool_destroy(walk.pool);
+	destroy_whole(walk.pool);
 }
 END_TEST
 
@@ -1391,8 +1358,7 @@ START_TEST(return_amid_a_sleep)
 		;
 	ck_assert_int_gt(stop, all - LAST_LOOK / 2);
 	bufpool_return(walk.buf);
-	must_be_whole(walk.pool);
-	bufpool_destroy(walk.pool);
+	destroy_whole(walk.pool);
 }
 END_TEST
 

@@ -342,8 +342,7 @@ START_TEST(owners_in_many_threads)
 		threads[i] = start_thread(look_and_dirty, pool);
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
 		join_thread(threads[i]);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 

@@ -286,6 +286,16 @@ static inline bufpool_stats_t stats_of(const bufpool_t *pool)
 	return stats;
 }
 
+static inline uint64_t cached_in(const bufpool_t *pool)
+{
+	bufpool_stats_t stats = stats_of(pool);
+	uint64_t cached = 0;
+
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		cached += stats.per_class[k].cached;
+	return cached;
+}
+
 /* Take all that the pool has of a class; returns how many. */
 static inline size_t drain(bufpool_t *pool, int size_class,
                            bufpool_buf_t **bufs, size_t max)
@@ -347,6 +357,12 @@ static inline void must_be_whole(bufpool_t *pool)
 		bufpool_return_bulk(bufs, total);
 		free(bufs);
 	}
+}
+
+static inline void destroy_whole(bufpool_t *pool)
+{
+	must_be_whole(pool);
+	bufpool_destroy(pool);
 }
 
 /* ----------------------------------------------------------------- memory */
@@ -585,6 +601,51 @@ static inline void must_be_loud(const struct misuse *misuse)
 	              (unsigned) status, text);
 	ck_assert_msg(is_verdict(text, misuse->call), "%s: stderr '%s'",
 	              misuse->name, text);
+}
+
+/* ---------------------------------------------------------------- sleepers */
+
+/* A thread that has some buffers of each class in its cache, and sleeps. */
+struct sleeper {
+	bufpool_t *pool;
+	size_t n; /* of each class */
+	pthread_barrier_t asleep, wake;
+	pthread_t thread;
+};
+
+static inline void *sleeper_thread(void *arg)
+{
+	struct sleeper *s = arg;
+	bufpool_buf_t *bufs[64];
+
+	for (int k = 0; k < BUFPOOL_CLASSES; k++) {
+		if (stats_of(s->pool).per_class[k].total == 0)
+			continue;
+		for (size_t i = 0; i < s->n; i++) {
+			bufs[i] = classes[k].checkout(s->pool);
+			must(bufs[i]);
+		}
+		bufpool_return_bulk(bufs, s->n);
+	}
+	meet(&s->asleep);
+	meet(&s->wake);
+	return NULL;
+}
+
+static inline void put_to_sleep(struct sleeper *s, bufpool_t *pool, size_t n)
+{
+	s->pool = pool;
+	s->n = n;
+	must(!pthread_barrier_init(&s->asleep, NULL, 2));
+	must(!pthread_barrier_init(&s->wake, NULL, 2));
+	s->thread = start_thread(sleeper_thread, s);
+	meet(&s->asleep);
+}
+
+static inline void wake_up(struct sleeper *s)
+{
+	meet(&s->wake);
+	join_thread(s->thread);
 }
 
 #endif /* TESTS_COMMON_H */

@@ -12,12 +12,12 @@ set -eu
 # Operation, the most instructions it may take, and what it is.  Per buffer in
 # bulk operations.  Lower one when the code has become better.
 ceilings='
-checkout     70   a pair from the thread cache, bufpool_checkout(pool, 4096)
-checkout_4k  67   the same, bufpool_checkout_4k(pool)
-frozen       135  checkout_4k, freeze, unref
-bulk         62   a pair from the thread cache, 32 at once
-depot        700  a pair without a thread cache
-depot-bulk   840  the same, 32 at once
+checkout     68   a pair from the thread cache, bufpool_checkout(pool, 4096)
+checkout_4k  65   the same, bufpool_checkout_4k(pool)
+frozen       131  checkout_4k, freeze, unref
+bulk         58   a pair from the thread cache, 32 at once
+depot        475  a pair without a thread cache
+depot-bulk   560  the same, 32 at once
 '
 n=1000
 

@@ -189,15 +189,13 @@ START_TEST(best_effort_is_honest)
 	pool = make_pool(big_config(size_class, LOT, FULL, flags));
 	check_truth(pool);
 	ck_assert_uint_gt(census(pool, size_class).on[0], 0);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 	pool = make_pool(
 		big_config(size_class, 2 * LOT, BUFPOOL_NUMA_LOCAL, flags));
 	check_truth(pool);
 	ck_assert_uint_gt(census(pool, size_class).on[0],
 	                  LOT / classes[size_class].size);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -239,8 +237,7 @@ static void check_trimmed_then_full(bufpool_config_t config, int size_class)
 	}
 	bufpool_return_bulk(bufs, n);
 	free(bufs);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 
 START_TEST(trimmed_then_full)

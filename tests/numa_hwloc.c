@@ -83,8 +83,7 @@ START_TEST(lands_on_the_set)
 		}
 		if (count_nodes(mask) == 1)
 			check_within(pool, mask);
-		must_be_whole(pool);
-		bufpool_destroy(pool);
+		destroy_whole(pool);
 	}
 }
 END_TEST
@@ -108,8 +107,7 @@ START_TEST(topology_may_go)
 	check_truth(pool);
 	check_within(pool, 1u << last);
 	bufpool_trim(pool);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 

@@ -91,8 +91,7 @@ START_TEST(served_from_own_node)
 		}
 	}
 	ck_assert_uint_eq(remote_hits(pool), 0);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -114,8 +113,7 @@ START_TEST(served_from_own_node_one_by_one)
 		}
 	}
 	ck_assert_uint_eq(remote_hits(pool), 0);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -148,8 +146,7 @@ START_TEST(goes_home)
 			ck_assert_uint_eq(remote_hits(pool), 0);
 			bufpool_return_bulk(own, SHARE);
 			bufpool_return_bulk(there.bufs, SHARE);
-			must_be_whole(pool);
-			bufpool_destroy(pool);
+			destroy_whole(pool);
 		}
 }
 END_TEST
@@ -277,50 +274,27 @@ START_TEST(nearest_first)
 
 		bufpool_return(extra);
 		bufpool_return_bulk(bufs, n);
-		must_be_whole(pool);
-		bufpool_destroy(pool);
+		destroy_whole(pool);
 	}
 }
 END_TEST
 
 /* What sleeps in the cache of a thread on another node is not out of reach. */
-struct sleeper {
-	struct visit visit;
-	pthread_barrier_t barrier;
-};
-
-static void *cache_and_sleep(void *arg)
-{
-	struct sleeper *sleeper = arg;
-
-	take_there(&sleeper->visit);
-	return_there(&sleeper->visit);
-	meet(&sleeper->barrier);
-	meet(&sleeper->barrier);
-	return NULL;
-}
-
 START_TEST(none_is_stranded)
 {
 	int a = __builtin_ctz(home_nodes());
 	bufpool_t *pool = local_pool(depths[_i]);
-	struct sleeper sleeper = {
-		.visit = { .pool = pool, .node = a, .n = SHARE }
-	};
+	struct sleeper sleeper;
 	bufpool_buf_t *bufs[MOST];
-	pthread_t thread;
 
-	must(pthread_barrier_init(&sleeper.barrier, NULL, 2) == 0);
-	thread = start_thread(cache_and_sleep, &sleeper);
-	meet(&sleeper.barrier);
+	pin(a); /* and what it starts */
+	put_to_sleep(&sleeper, pool, SHARE);
 	pin(other_node(a));
 	ck_assert_uint_eq(drain(pool, size_class, bufs, MOST), total());
 	must(are_disjoint(bufs, total()));
 	bufpool_return_bulk(bufs, total());
-	meet(&sleeper.barrier);
-	join_thread(thread);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	wake_up(&sleeper);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -360,8 +334,7 @@ START_TEST(woken_from_afar)
 			bufpool_return(waiter.bufs[0]);
 			bufpool_return_bulk(bufs + 1, n - 1);
 		}
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 

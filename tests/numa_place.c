@@ -70,8 +70,7 @@ START_TEST(placed)
 		check_within(pool, 1u << mode);
 	else if (mode == BUFPOOL_NUMA_LOCAL)
 		check_shares(pool);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 	ck_assert_int_eq(attached, 0);
 }
 END_TEST
@@ -152,8 +151,7 @@ START_TEST(huge_pages_of_one_node)
 				check_within(pool, 1u << modes[i]);
 			else if (modes[i] == BUFPOOL_NUMA_LOCAL)
 				check_shares(pool);
-			must_be_whole(pool);
-			bufpool_destroy(pool);
+			destroy_whole(pool);
 		}
 }
 END_TEST

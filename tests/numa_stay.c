@@ -235,8 +235,7 @@ START_TEST(trimmed_and_back)
 	if (config.numa_node != BUFPOOL_NUMA_ANY)
 		check_truth(pool);
 	free(regions);
-	must_be_whole(pool);
-	bufpool_destroy(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
