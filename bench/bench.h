@@ -124,6 +124,7 @@ enum {
 	RTE_MEMPOOL,
 	APR,
 	RING,
+	FLOOR,
 	BARE,
 	STORES,
 	PEERS
@@ -132,7 +133,8 @@ enum {
 extern const struct peer *const peers[PEERS];
 
 extern const struct peer peer_bufpool, peer_bufpool_used, peer_bufpool_nocache;
-extern const struct peer peer_depot, peer_ring, peer_bare, peer_stores;
+extern const struct peer peer_depot, peer_ring, peer_floor;
+extern const struct peer peer_bare, peer_stores;
 extern const struct peer peer_glibc, peer_jemalloc, peer_mimalloc,
 	peer_tcmalloc;
 extern const struct peer peer_rte_mempool, peer_apr;

@@ -27,6 +27,7 @@ const struct peer *const peers[PEERS] = {
 	[RTE_MEMPOOL] = &peer_rte_mempool,
 	[APR] = &peer_apr,
 	[RING] = &peer_ring,
+	[FLOOR] = &peer_floor,
 	[BARE] = &peer_bare,
 	[STORES] = &peer_stores,
 };

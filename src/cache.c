@@ -200,18 +200,16 @@ bool bp_cache_moving(const bufpool_t *pool, const struct cache *self)
 	return c != NULL;
 }
 
-void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs)
+void bp_cache_charge(bufpool_t *pool, struct cache *c)
 {
-	uint64_t want = 0, spare = c->spare;
+	uint64_t cached = 0, spare = c->spare;
 
+	if (spare_is_fair(c, spare))
+		return;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES && c->slack > 0; k++)
-		want += bp_magazine_count(&c->magazine[k]) * class_size[k];
-	if (want != spare) {
-		bp_gauge_add(&pool->bytes, want - spare);
-		owner_add(&c->spare, want - spare);
-	}
-	if (bufs != 0)
-		bp_gauge_add(&pool->bufs, bufs);
+		cached += bp_magazine_count(&c->magazine[k]) * class_size[k];
+	bp_gauge_add(&pool->bytes, cached - spare);
+	owner_add(&c->spare, cached - spare);
 }
 
 unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
@@ -230,7 +228,7 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 	if (got > 0) {
 		/* The pool is there as long as we have a buffer of it. */
 		pool = bufs[0]->pool;
-		bp_cache_charge(pool, c, -(uint64_t) got);
+		bp_gauge_add(&pool->bufs, -(uint64_t) got);
 		if (bp_depot_give(pool_depot(pool, c->place, k), c->shard, bufs,
 		                  got))
 			waitq_given(c->waitq, k, got);

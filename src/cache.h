@@ -154,9 +154,8 @@ uint64_t bp_cache_stamp(const bufpool_t *pool, unsigned k);
 /* Whether another thread is moving idle buffers, which none can see now. */
 bool bp_cache_moving(const bufpool_t *pool, const struct cache *self);
 
-/* Settle with the pool's gauges: bufs buffers more are out of the depot, and
-   the spare bytes shall be as many as are cached. */
-void bp_cache_charge(bufpool_t *pool, struct cache *c, uint64_t bufs);
+/* Settle with the pool's gauge of bytes, if spare is no longer fair. */
+void bp_cache_charge(bufpool_t *pool, struct cache *c);
 
 /* Take all that is in any cache of a pool, for good: how many. */
 uint64_t bp_cache_revoke_all(bufpool_t *pool);

@@ -186,24 +186,27 @@ static struct buf *take_cached(struct cache *c, unsigned k)
 /* This thread's cache of the pool, for where it is now; or NULL. */
 static struct cache *cache_here(bufpool_t *pool)
 {
-	struct cache *c = bp_cache_find(pool);
-	unsigned here = place_here(pool);
+	struct cache *c = bp_thread.cache;
+	unsigned here;
 
+	if (CK_CC_LIKELY(c->pool == pool)) /* never so under LOCAL */
+		return c;
+	c = bp_cache_find(pool);
+	here = place_here(pool);
 	if (c != NULL && CK_CC_UNLIKELY(here != c->place))
 		bp_cache_move(c, here);
 	return c;
 }
 
-/* len bytes more are asked for; what is cached may have changed by more. */
-static void charge(bufpool_t *pool, struct cache *c, size_t len, bool refilled)
+/* len bytes more are asked for. */
+static void charge(bufpool_t *pool, struct cache *c, size_t len)
 {
 	if (c == NULL) {
 		bp_gauge_add(&pool->bytes, len);
 		return;
 	}
 	owner_add(&c->spare, -(uint64_t) len);
-	if (refilled || !spare_is_fair(c, c->spare))
-		bp_cache_charge(pool, c, 0);
+	bp_cache_charge(pool, c);
 }
 
 /* An idle buffer becomes one with an owner. */
@@ -220,7 +223,6 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 {
 	struct cache *c;
 	struct buf *d = NULL;
-	bool refilled;
 	int saved = errno;
 
 	if (pool->total[k] == 0)
@@ -228,13 +230,12 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 	c = cache_here(pool);
 	if (c != NULL && pool->depth[k] > 0)
 		d = take_cached(c, k);
-	refilled = d == NULL;
 	if (d == NULL)
 		d = take_shared(pool, c, k);
 	errno = saved;
 	if (d == NULL)
 		return NULL;
-	charge(pool, c, len, refilled);
+	charge(pool, c, len);
 	return hand_out_for(d, k, len);
 }
 
@@ -253,7 +254,7 @@ static size_t take_cached_bulk(bufpool_t *pool, unsigned k, size_t len,
 	                            c->fenced);
 	owner_add(&c->magazine[k].hits, got);
 	if (got > 0)
-		charge(pool, c, got * len, false);
+		charge(pool, c, got * len);
 	for (unsigned i = 0; i < got; i++)
 		bufs[i] = hand_out_for(d[i], k, len);
 	return got;
@@ -421,14 +422,12 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k)
 
 	if (depth == 0 || place_of(pool, d, k) != c->place) {
 		owner_add(&m->offset, 1);
-		bp_cache_charge(pool, c, -1);
+		bp_cache_charge(pool, c);
+		bp_gauge_add(&pool->bufs, -1);
 		give_one(pool, c->waitq, c->shard, k, d);
 		return;
 	}
-	/* What thieves take from a magazine leaves the bytes that were asked
-	   for in spare; it need never be full. */
-	if (!spare_is_fair(c, c->spare))
-		bp_cache_charge(pool, c, 0);
+	bp_cache_charge(pool, c);
 	/* Always into the magazine in the end: if the pool is being destroyed,
 	   it is the put that finds out and empties the magazine. */
 	for (;;) {
