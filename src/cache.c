@@ -81,25 +81,20 @@ unsigned bp_magazine_take_many(struct magazine *m, struct buf **out, unsigned n,
 {
 	for (;;) {
 		uint64_t count = bp_magazine_count(m);
-		uint64_t b, limit;
+		uint64_t b = m->bottom, limit;
 		unsigned got = 0;
 
 		if (n > count)
 			n = (unsigned) count;
 		if (n == 0)
 			return 0;
-		b = m->bottom - n;
-		ck_pr_store_64(&m->bottom, b);
-		owner_fence(fenced);
-		limit = ck_pr_load_64(&m->limit);
-		if (b >= limit) {
+		if (magazine_withdraw(m, n, fenced)) {
 			for (; got < n; got++)
-				out[got] = m->slot[SLOT(b + n - 1 - got)];
+				out[got] = m->slot[SLOT(b - 1 - got)];
 			return got;
 		}
-		b += n;
-		ck_pr_store_64(&m->bottom, b);
 		/* The contested part only: top must not pass limit. */
+		limit = ck_pr_load_64(&m->limit);
 		if (b > limit)
 			b = limit;
 		while (got < n && (out[got] = take_top(m, b)) != NULL)

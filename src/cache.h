@@ -202,6 +202,22 @@ static inline void owner_add(uint64_t *counter, uint64_t n)
 #define OWNER_SEE(p) (*(p))
 #endif
 
+/* Take the n buffers below bottom, of which there are as many; false if one of
+   them may be contested. */
+static inline bool magazine_withdraw(struct magazine *m, uint64_t n,
+                                     bool fenced)
+{
+	uint64_t b = m->bottom - n;
+
+	ck_pr_store_64(&m->bottom, b);
+	owner_fence(fenced);
+	if (CK_CC_UNLIKELY(b < OWNER_SEE(&m->limit))) {
+		ck_pr_store_64(&m->bottom, b + n);
+		return false;
+	}
+	return true;
+}
+
 /* Take the buffer of class k that was put last; false if all that there are
    are contested. */
 static inline bool magazine_take(struct cache *c, unsigned k, struct buf **d,
@@ -210,12 +226,8 @@ static inline bool magazine_take(struct cache *c, unsigned k, struct buf **d,
 	struct magazine *m = &c->magazine[k];
 	uint64_t b = m->bottom - 1;
 
-	ck_pr_store_64(&m->bottom, b);
-	owner_fence(fenced);
-	if (CK_CC_UNLIKELY(b < OWNER_SEE(&m->limit))) {
-		ck_pr_store_64(&m->bottom, b + 1);
+	if (!magazine_withdraw(m, 1, fenced))
 		return false;
-	}
 	*d = m->slot[SLOT(b)];
 	return true;
 }

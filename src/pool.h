@@ -253,6 +253,10 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k);
 void bp_return_other(struct buf *d);
 void bp_return_spoilt(struct buf *d, size_t capacity);
 
+/* checkout.c: up to n of what this thread has cached, in one step: how many. */
+size_t bp_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
+                        size_t n);
+
 /* checkout.c: erase a buffer that nobody holds any more, and send it home. */
 void bp_frozen_return(struct buf *d);
 

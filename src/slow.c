@@ -239,27 +239,6 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 	return hand_out_for(d, k, len);
 }
 
-/* Up to n of what this thread has cached, in one step: how many. */
-static size_t take_cached_bulk(bufpool_t *pool, unsigned k, size_t len,
-                               bufpool_buf_t **bufs, size_t n)
-{
-	struct cache *c = cache_here(pool);
-	struct buf *d[MAGAZINE_SLOTS];
-	unsigned got;
-
-	if (c == NULL || pool->depth[k] == 0)
-		return 0;
-	got = bp_magazine_take_many(&c->magazine[k], d,
-	                            (unsigned) min_size(n, MAGAZINE_SLOTS),
-	                            c->fenced);
-	owner_add(&c->magazine[k].hits, got);
-	if (got > 0)
-		charge(pool, c, got * len);
-	for (unsigned i = 0; i < got; i++)
-		bufs[i] = hand_out_for(d[i], k, len);
-	return got;
-}
-
 static bufpool_buf_t *fail(int error)
 {
 	errno = error;
@@ -372,7 +351,6 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
                              size_t n)
 {
 	int error = check_request(pool, size);
-	unsigned k = bp_class_of(size);
 	size_t got = 0;
 
 	if (error == 0 && bufs == NULL && n > 0)
@@ -382,9 +360,7 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
 		return 0;
 	}
 	while (got < n) {
-		if (k < BUFPOOL_CLASSES)
-			got += take_cached_bulk(pool, k, size, bufs + got,
-			                        n - got);
+		got += bp_checkout_bulk(pool, size, bufs + got, n - got);
 		/* One by the usual way, which fetches more. */
 		if (got < n) {
 			bufs[got] = bufpool_checkout(pool, size);

@@ -15,7 +15,7 @@ ceilings='
 checkout     68   a pair from the thread cache, bufpool_checkout(pool, 4096)
 checkout_4k  65   the same, bufpool_checkout_4k(pool)
 frozen       131  checkout_4k, freeze, unref
-bulk         58   a pair from the thread cache, 32 at once
+bulk         50   a pair from the thread cache, 32 at once
 depot        475  a pair without a thread cache
 depot-bulk   560  the same, 32 at once
 '
