@@ -5,8 +5,8 @@
  * mark what they pass on
  *
  * No statistics, nothing for other threads to take, none of the checks of what
- * an owner must not change.  What a pool costs above this is its own; what it
- * costs above an inlined pop and push of a bare pointer is the interface's.
+ * an owner must not change, and not in a shared library.  What this costs above an
+ * inlined pop and push of a bare pointer is the interface's.
  */
 #include <stdlib.h>
 #include <string.h>

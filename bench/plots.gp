@@ -14,7 +14,7 @@ set style data yerrorlines
 set ylabel 'ns'
 
 # The columns: case, size, n, peer, value, unit, median, q1, q3.
-peers = 'bufpool rte_mempool tcmalloc mimalloc jemalloc glibc apr ck_ring bufpool-nocache bare'
+peers = 'bufpool rte_mempool tcmalloc mimalloc jemalloc glibc apr ck_ring bufpool-nocache floor bare'
 
 # Those that took part in a case.
 present(case) = system(sprintf("for p in %s; do awk -F '\t' -v p=$p '$1 == \"%s\" && $4 == p { print p; exit }' '%s'; done", peers, case, results))

@@ -409,7 +409,8 @@ typedef struct {
 	uint64_t bytes_checked_out;      /* bytes asked for, of buffers out */
 	uint64_t peak_bytes_checked_out; /* never under the truth; over it by
 	                                    at most twice what the caches of
-	                                    all threads could hold */
+	                                    all threads could hold, as many
+	                                    as there ever were at once */
 	uint64_t heap_bytes;             /* capacities of live heap buffers */
 	bufpool_class_stats_t per_class[BUFPOOL_CLASSES];
 } bufpool_stats_t;

@@ -76,8 +76,10 @@ struct buf *bp_magazine_take_contested(struct magazine *m)
 	return d;
 }
 
-unsigned bp_magazine_take_many(struct magazine *m, struct buf **out, unsigned n,
-                               bool fenced)
+/* The owner takes up to n, the ones put last first, though not to use them: they
+   are no hits.  0 if there is none. */
+static unsigned magazine_take_many(struct magazine *m, struct buf **out,
+                                   unsigned n, bool fenced)
 {
 	for (;;) {
 		uint64_t count = bp_magazine_count(m);
@@ -89,6 +91,7 @@ unsigned bp_magazine_take_many(struct magazine *m, struct buf **out, unsigned n,
 		if (n == 0)
 			return 0;
 		if (magazine_withdraw(m, n, fenced)) {
+			owner_add(&m->offset, n);
 			for (; got < n; got++)
 				out[got] = m->slot[SLOT(b - 1 - got)];
 			return got;
@@ -99,7 +102,6 @@ unsigned bp_magazine_take_many(struct magazine *m, struct buf **out, unsigned n,
 			b = limit;
 		while (got < n && (out[got] = take_top(m, b)) != NULL)
 			got++;
-		owner_add(&m->offset, -(uint64_t) got); /* as hits to come */
 		if (got > 0)
 			return got;
 	}
@@ -195,16 +197,21 @@ bool bp_cache_moving(const bufpool_t *pool, const struct cache *self)
 	return c != NULL;
 }
 
-void bp_cache_charge(bufpool_t *pool, struct cache *c)
+/* Let the pool's gauge stand for what is cached, beside what is asked for. */
+static void settle_bytes(bufpool_t *pool, struct cache *c)
 {
 	uint64_t cached = 0, spare = c->spare;
 
-	if (spare_is_fair(c, spare))
-		return;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES && c->slack > 0; k++)
 		cached += bp_magazine_count(&c->magazine[k]) * class_size[k];
 	bp_gauge_add(&pool->bytes, cached - spare);
 	owner_add(&c->spare, cached - spare);
+}
+
+void bp_cache_charge(bufpool_t *pool, struct cache *c)
+{
+	if (!spare_is_fair(c, c->spare))
+		settle_bytes(pool, c);
 }
 
 unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
@@ -218,12 +225,14 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n)
 	unsigned got;
 
 	move_begin(c);
-	got = bp_magazine_take_many(m, bufs, n, c->fenced);
-	owner_add(&m->offset, got); /* no hits */
+	got = magazine_take_many(m, bufs, n, c->fenced);
 	if (got > 0) {
 		/* The pool is there as long as we have a buffer of it. */
 		pool = bufs[0]->pool;
 		bp_gauge_add(&pool->bufs, -(uint64_t) got);
+		/* The thread may be on its way out, with no use for spare. */
+		if (bp_magazine_count(m) == 0)
+			settle_bytes(pool, c);
 		if (bp_depot_give(pool_depot(pool, c->place, k), c->shard, bufs,
 		                  got))
 			waitq_given(c->waitq, k, got);

@@ -122,10 +122,6 @@ struct cache *bp_cache_find(bufpool_t *pool);
 /* Take what magazine_take() leaves, the contested part. */
 struct buf *bp_magazine_take_contested(struct magazine *m);
 
-/* The owner takes up to n, the ones put last first; 0 if there is none. */
-unsigned bp_magazine_take_many(struct magazine *m, struct buf **out, unsigned n,
-                               bool fenced);
-
 /* After a put of class k while the alarm is set: somebody wants to know. */
 void bp_cache_put_alarm(struct cache *c, unsigned k);
 
@@ -202,8 +198,8 @@ static inline void owner_add(uint64_t *counter, uint64_t n)
 #define OWNER_SEE(p) (*(p))
 #endif
 
-/* Take the n buffers below bottom, of which there are as many; false if one of
-   them may be contested. */
+/* Take the n buffers below bottom; n is 1, or no more than there were a moment ago.
+   False if there is none, or one of them may be contested. */
 static inline bool magazine_withdraw(struct magazine *m, uint64_t n,
                                      bool fenced)
 {

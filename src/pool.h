@@ -253,7 +253,8 @@ void bp_return_full(struct cache *c, struct buf *d, unsigned k);
 void bp_return_other(struct buf *d);
 void bp_return_spoilt(struct buf *d, size_t capacity);
 
-/* checkout.c: up to n of what this thread has cached, in one step: how many. */
+/* checkout.c: up to n of what this thread has cached, in one step: how many.  None
+   where the fast paths may not be used. */
 size_t bp_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
                         size_t n);
 

@@ -189,7 +189,7 @@ static struct cache *cache_here(bufpool_t *pool)
 	struct cache *c = bp_thread.cache;
 	unsigned here;
 
-	if (CK_CC_LIKELY(c->pool == pool)) /* never so under LOCAL */
+	if (CK_CC_LIKELY(OWNER_SEE(&c->pool) == pool)) /* never under LOCAL */
 		return c;
 	c = bp_cache_find(pool);
 	here = place_here(pool);

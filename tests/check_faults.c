@@ -276,7 +276,6 @@ static bool same(struct usage a, struct usage b)
 	return a.live == b.live && a.mapped == b.mapped;
 }
 
-/* A thread that has some buffers in its cache, and sleeps. */
 static bufpool_t *pool_of(size_t count, size_t cache)
 {
 	bufpool_config_t cfg = class_config(BUFPOOL_CLASS_4K, count);
@@ -744,33 +743,51 @@ END_TEST
 
 /*
  * An owner that takes while a thief has claimed half of what it has, and not
- * yet taken that: the last of its buffers it takes as a thief does.
+ * yet taken that: the last of its buffers it takes as a thief does.  Or it sends
+ * all to the depot.
  */
 static struct {
 	bufpool_t *pool;
 	bufpool_buf_t *bufs[4];
-	bool bulk;
+	enum taking { ONE_BY_ONE, IN_BULK, FLUSHED, TAKINGS } way;
 	pthread_barrier_t go, done;
 } rival;
 
+/* How many it has then. */
+static size_t rival_takes(void)
+{
+	size_t n = 4, got = 0;
+
+	if (rival.way == FLUSHED) {
+		bufpool_thread_flush(rival.pool);
+		n = 2; /* of which the thief may have the others */
+	}
+	while (got < n)
+		if (rival.way == IN_BULK)
+			got += bufpool_checkout_bulk(rival.pool, 1, rival.bufs,
+			                             n);
+		else
+			rival.bufs[got++] = bufpool_checkout(rival.pool, 1);
+	must(rival.way == FLUSHED ||
+	     stats_of(rival.pool).per_class[BUFPOOL_CLASS_4K].cache_hits >= n);
+	return n;
+}
+
 static void *rival_thread(void *arg)
 {
+	size_t n;
+
 	(void) arg;
 	must(bufpool_checkout_bulk(rival.pool, 1, rival.bufs, 4) == 4);
 	bufpool_return_bulk(rival.bufs, 4);
 	meet(&rival.done);
 	meet(&rival.go);
-	for (size_t i = 0; i < 4; i++)
-		if (rival.bulk)
-			i += bufpool_checkout_bulk(rival.pool, 1, rival.bufs,
-			                           4);
-		else
-			rival.bufs[i] = bufpool_checkout(rival.pool, 1);
-	must(stats_of(rival.pool).per_class[BUFPOOL_CLASS_4K].cache_hits >= 4);
-	must(stats_of(rival.pool).checked_out == 4);
+	n = rival_takes();
+	must(stats_of(rival.pool).checked_out == n);
+	must(cached_in(rival.pool) == 0);
 	meet(&rival.done);
 	meet(&rival.go);
-	bufpool_return_bulk(rival.bufs, 4);
+	bufpool_return_bulk(rival.bufs, n);
 	return NULL;
 }
 
@@ -781,24 +798,41 @@ static void at_claim(void)
 	meet(&rival.done);
 }
 
-/* The loop index is whether it takes them in one step. */
+/* The loop index is the way that they go. */
 START_TEST(contested_takes_count)
 {
+	bufpool_buf_t *buf;
 	pthread_t thread;
 
 	rival.pool = pool_of(4, 4);
-	rival.bulk = _i;
+	rival.way = (enum taking) _i;
 	must(!pthread_barrier_init(&rival.go, NULL, 2));
 	must(!pthread_barrier_init(&rival.done, NULL, 2));
 	thread = start_thread(rival_thread, NULL);
 	meet(&rival.done);
 	at_membarrier = at_claim;
-	must(!bufpool_try_checkout(rival.pool, 1) && errno == ENOBUFS);
+	buf = bufpool_try_checkout(rival.pool, 1);
 	must(at_membarrier == NULL);
+	/* What was flushed is found where it is now. */
+	must(rival.way == FLUSHED ? buf != NULL : !buf && errno == ENOBUFS);
+	bufpool_return(buf);
 	meet(&rival.go);
 	join_thread(thread);
 	must(stats_of(rival.pool).checked_out == 0);
 	destroy_whole(rival.pool);
+}
+END_TEST
+
+/* The gauge of bytes stands for what live threads may ask for, not the dead. */
+START_TEST(exits_leave_no_spare)
+{
+	bufpool_t *pool = pool_of(8, 4);
+	struct sleeper s;
+
+	put_to_sleep(&s, pool, 4);
+	wake_up(&s);
+	ck_assert_uint_eq(pool->bytes.now, 0);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -1090,7 +1124,8 @@ int main(void)
 	tcase_add_loop_test(tc, trim_beside_a_move, 0, 2);
 	tc = add_case(suite, "membarrier", 10);
 	tcase_add_test(tc, no_membarrier);
-	tcase_add_loop_test(tc, contested_takes_count, 0, 2);
+	tcase_add_test(tc, exits_leave_no_spare);
+	tcase_add_loop_test(tc, contested_takes_count, 0, TAKINGS);
 	tcase_add_test(tc, destroyed_pool_is_forgotten);
 	tcase_add_test(tc, membarrier_ends);
 	tc = add_case(suite, "waiting", 20);

@@ -870,10 +870,13 @@ static Suite *fork_suite(void)
 	tcase_add_loop_test(tcase, children_fork_too, 0, DEPTHS);
 	tcase_add_loop_test(tcase, another_thread_forks, 0, DEPTHS);
 	tcase_add_loop_test(tcase, waiters_of_the_parent, 0, DEPTHS);
-	if (is_asan())
-		return suite;
-	tcase = add_case(suite, "hammering", 60);
-	tcase_add_loop_test(tcase, fork_while_others_hammer, 0, 2 * DEPTHS);
+	/* gcc 12's AddressSanitizer does not take its allocator's locks at fork:
+	   a child allocates for ever if another thread did just then. */
+	if (!is_asan()) {
+		tcase = add_case(suite, "hammering", 60);
+		tcase_add_loop_test(tcase, fork_while_others_hammer, 0,
+		                    2 * DEPTHS);
+	}
 	return suite;
 }
 

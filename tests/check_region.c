@@ -7,13 +7,6 @@
  */
 #include "memory.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stdatomic.h>
-#include <stddef.h>
-#include <sys/syscall.h>
-#include <time.h>
-
 /* ----------------------------------------------------------------- regions */
 
 static const size_t layouts[][BUFPOOL_CLASSES] = {

@@ -5,7 +5,6 @@
 #include "memory.h"
 
 #include <stdatomic.h>
-#include <time.h>
 
 /* -------------------------------------------------------------------- trim */
 

@@ -117,10 +117,6 @@ static inline bool is_valgrind(void)
 #endif
 #endif
 
-/*
- * gcc 12's AddressSanitizer does not take its allocator's locks at fork: the
- * child of a thread that forks while another allocates may wait for ever.
- */
 static inline bool is_asan(void)
 {
 #ifdef __SANITIZE_ADDRESS__
@@ -618,6 +614,7 @@ static inline void *sleeper_thread(void *arg)
 	struct sleeper *s = arg;
 	bufpool_buf_t *bufs[64];
 
+	must(s->n <= ARRAY_SIZE(bufs));
 	for (int k = 0; k < BUFPOOL_CLASSES; k++) {
 		if (stats_of(s->pool).per_class[k].total == 0)
 			continue;

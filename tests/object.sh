@@ -43,8 +43,9 @@ wipes() {
 	grep -Ec 'memset|rep stos' || :
 }
 
-classes=$(grep -c 'case STATE_OUT + ' "$build/src/checkout.c")
-[ "$classes" -ge 1 ] || fail 'no class in checkout.c'
+classes=$(sed -n 's/.* \(erase_home_[A-Za-z0-9_]*\)(struct buf .*/\1/p' \
+	"$build/src/checkout.c")
+[ -n "$classes" ] || fail 'no class in checkout.c'
 
 for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 	case $flags in
@@ -56,10 +57,14 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 		fail "$flags: bp_heap_return() does not wipe"
 
 	compile "$flags" "$build/src/checkout.c"
-	# One for each class, and for the bytes used.
-	[ "$(code_of bufpool_return | wipes)" -ge "$classes" ] ||
-		[ "$(wipes <"$tmp/asm")" -ge "$classes" ] ||
-		fail "$flags: bufpool_return() lacks a wipe"
+	# Of each class; one may serve both the whole buffer and the bytes used.
+	for erase_home in $classes; do
+		[ "$(code_of "$erase_home" | wipes)" -ge 1 ] ||
+			fail "$flags: $erase_home() lacks a wipe"
+	done
+	# In bulk, too.
+	[ "$(wipes <"$tmp/asm")" -ge $((2 * $(echo "$classes" | wc -l))) ] ||
+		fail "$flags: bufpool_return_bulk() lacks a wipe"
 	[ "$(uname -m)" = x86_64 ] || continue
 	if grep -E '[[:space:]](lock|xchg[a-z]* .*\(|syscall|sysenter)' "$tmp/asm"
 	then
