@@ -12,7 +12,7 @@
  *     pair-wiped      b m r a c 0    all                  the same, erased
  *     used            b v            64k      1 KiB used  WIPE_USED, WIPE_ALL
  *     set             b m r a c      4k, 64k  8, 64       hold a set of them
- *     bulk            b m r c        4k       8, 32       a set in one call
+ *     bulk            b m r c f      4k       8, 32       a set in one call
  *     handover        b m r a c 0    all                  another gives it back
  *     handover-wiped  b m r a c 0    all                  the same, erased
  *     exchange        b m r a c      4k, 64k              two threads, all ways
@@ -23,7 +23,7 @@
  *     threads         b m r a        4k       2 to 64     threads on all CPUs
  *     crowd           b r            4k       2, 32       threads on two CPUs
  *     latency         b m r 0        4k       32          threads, bursts of 32
- *     count           b v            4k       64 to 10^6  buffers in the pool
+ *     count           b v            4k       1 to 10^6   buffers in the pool
  *     sparse          v              4k       64, 10^6    of which 64 are in
  *     pools           b              4k       1 to 1,000  pools, one is used
  *     pools-cycle     b              4k       1 to 1,000  pools, each in turn
@@ -85,7 +85,7 @@ static const struct kase matrix[] = {
 	 ALL, S4K | S64K, VARIES(set), {8, 64},
 	 {.shape = PAIRS, .seconds = .012}},
 	{"bulk", "take n at once, give them back at once", "ns",
-	 POOLS | MALLOCS, S4K, VARIES(set), {8, 32},
+	 POOLS | MALLOCS | P(FLOOR), S4K, VARIES(set), {8, 32},
 	 {.shape = PAIRS, .bulk = true, .seconds = .012}},
 	{"handover", "take one, another thread gives it back", "ns",
 	 ALL | P(BARE), ANY_SIZE, VARIES(set), {1},
@@ -123,7 +123,7 @@ static const struct kase matrix[] = {
 	  .seconds = .3}},
 	{"count", "a pair in a pool of n buffers", "ns",
 	 P(BUFPOOL) | P(BUFPOOL_NOCACHE), S4K, VARIES(count),
-	 {64, 1000, 10000, 100000, MILLION},
+	 {1, 64, 1000, 10000, 100000, MILLION},
 	 {.shape = PAIRS, .seconds = .012}},
 	{"sparse", "no thread caches: 64 buffers, all that n have in", "ns",
 	 P(BUFPOOL_NOCACHE), S4K, VARIES(count), {64, MILLION},

@@ -32,16 +32,17 @@ struct source {
 /* The last one used. */
 static __thread struct source *mine;
 
-static __attribute__((noinline)) void *take(struct source *s, size_t len)
+static inline struct source *find(struct source *s)
 {
-	struct source *here = mine;
-	struct descriptor *d;
+	if (__builtin_expect(s != mine, 0))
+		mine = s;
+	return mine;
+}
 
-	if (__builtin_expect(s != here, 0))
-		mine = here = s;
-	if (len > here->size || here->n == 0)
-		return NULL;
-	d = here->stack[--here->n];
+static inline struct descriptor *pop(struct source *s, size_t len)
+{
+	struct descriptor *d = s->stack[--s->n];
+
 	if (d->state != IN)
 		abort();
 	d->state = OUT;
@@ -49,16 +50,43 @@ static __attribute__((noinline)) void *take(struct source *s, size_t len)
 	return d;
 }
 
-static __attribute__((noinline)) void give(struct descriptor *d)
+static inline void push(struct source *s, struct descriptor *d)
 {
-	struct source *here = mine;
-
-	if (__builtin_expect(d->home != here, 0))
-		mine = here = d->home;
 	if (d->state != OUT)
 		abort();
 	d->state = IN;
-	here->stack[here->n++] = d;
+	s->stack[s->n++] = d;
+}
+
+static __attribute__((noinline)) void *take(struct source *s, size_t len)
+{
+	s = find(s);
+	return len > s->size || s->n == 0 ? NULL : pop(s, len);
+}
+
+static __attribute__((noinline)) void give(struct descriptor *d)
+{
+	push(find(d->home), d);
+}
+
+static __attribute__((noinline)) bool take_bulk(struct source *s, size_t len,
+                                                void **bufs, size_t n)
+{
+	s = find(s);
+	if (len > s->size || s->n < n)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		bufs[i] = pop(s, len);
+	return true;
+}
+
+static __attribute__((noinline)) void give_bulk(void **bufs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct descriptor *d = bufs[i];
+
+		push(find(d->home), d);
+	}
 }
 
 static inline void *get(struct source *s)
@@ -71,6 +99,20 @@ static inline void put(struct source *s, void *buf, bool wipe)
 	if (wipe)
 		memset(((struct descriptor *) buf)->data, 0, s->size);
 	give(buf);
+}
+
+#define get_bulk get_bulk
+static inline bool get_bulk(struct source *s, void **bufs, size_t n)
+{
+	return take_bulk(s, s->size, bufs, n);
+}
+
+#define put_bulk put_bulk
+static inline void put_bulk(struct source *s, void **bufs, size_t n, bool wipe)
+{
+	(void) s;
+	(void) wipe; /* no case wipes in bulk */
+	give_bulk(bufs, n);
 }
 
 #include "loops.h"
