@@ -8,8 +8,6 @@
 #include "memory.h"
 
 #include <bufpool/hwloc.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stddef.h>
 
 /* --------------------------------------------------------- made-up nodes */

@@ -950,6 +950,7 @@ static void run_crowd(const struct setting *setting, int hammers,
 
 	config.exhausted = BUFPOOL_FAIL;
 	crowd.pool = setting_pool(setting, config);
+	crowd.over = false;
 	for (uintptr_t i = 0; i < CROWD; i++)
 		threads[i] = start_thread(wait_in_crowd, (void *) i);
 	for (uintptr_t i = 0; i < (uintptr_t) hammers; i++)
@@ -959,7 +960,7 @@ static void run_crowd(const struct setting *setting, int hammers,
 	crowd.over = true;
 	for (int i = 0; i < CROWD + hammers; i++)
 		join_thread(threads[i]);
-	bufpool_return(crowd.basket);
+	bufpool_return(atomic_exchange(&crowd.basket, NULL));
 	destroy_whole(crowd.pool);
 }
 
@@ -973,23 +974,45 @@ START_TEST(everybody_gets_on)
 }
 END_TEST
 
+static long served_in_all(void)
+{
+	long sum = 0;
+
+	for (int i = 0; i < CROWD; i++)
+		sum += crowd.served[i];
+	return sum;
+}
+
+static bool is_fair_to(int i)
+{
+	return crowd.served[i] >= served_in_all() / CROWD / 2;
+}
+
+static bool is_fair(void)
+{
+	int i = 0;
+
+	while (i < CROWD && is_fair_to(i))
+		i++;
+	return i == CROWD;
+}
+
 /*
  * Not first come, first served; but everybody has a fair part of it, and soon.
  * In milliseconds, on 2 CPUs with nothing else to do; a part differs by a tenth.
  */
 START_TEST(nobody_starves)
 {
-	/* In a second, beside other tests, it matters who has the CPU. */
-	const long least = is_small() ? 10 : 2;
-	long sum = 0;
+	int runs = is_small() ? 5 : 1;
 
-	run_crowd(&settings[0], HAMMERS, is_small() ? 1 : 60);
-	for (int i = 0; i < CROWD; i++)
-		sum += crowd.served[i];
+	/* A second is short beside other tests: then another is added. */
+	do
+		run_crowd(&settings[0], HAMMERS, is_small() ? 1 : 60);
+	while (!is_fair() && --runs > 0);
 	for (int i = 0; i < CROWD; i++) {
-		ck_assert_msg(crowd.served[i] >= sum / CROWD / least,
+		ck_assert_msg(is_fair_to(i),
 		              "%d was served %ld times, all together %ld", i,
-		              crowd.served[i], sum);
+		              crowd.served[i], served_in_all());
 		ck_assert_msg(crowd.longest[i] < 1, "%d waited for %g s", i,
 		              crowd.longest[i]);
 	}
