@@ -533,6 +533,31 @@ START_TEST(bulk_beyond_the_count)
 }
 END_TEST
 
+/* Each pool gives its own, whichever the thread has used last. */
+START_TEST(bulk_from_two_pools)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 4);
+	bufpool_t *pools[2];
+	bufpool_buf_t *bufs[2][4];
+
+	set_cache(&config, 4);
+	for (int i = 0; i < 2; i++) {
+		pools[i] = make_pool(config);
+		must(bufpool_checkout_bulk(pools[i], 1, bufs[i], 4) == 4);
+		bufpool_return_bulk(bufs[i], 4);
+	}
+	for (int i = 0; i < 2; i++) {
+		must(bufpool_checkout_bulk(pools[i], 1, bufs[i], 4) == 4);
+		ck_assert_uint_eq(stats_of(pools[i]).checked_out, 4);
+		ck_assert_uint_eq(stats_of(pools[!i]).checked_out, 4 * i);
+	}
+	for (int i = 0; i < 2; i++) {
+		bufpool_return_bulk(bufs[i], 4);
+		destroy_whole(pools[i]);
+	}
+}
+END_TEST
+
 START_TEST(bulk_return_skips_nulls)
 {
 	bufpool_t *pool = make_pool(even_config(3));
@@ -844,6 +869,7 @@ static Suite *api_suite(void)
 	tcase = add_case(suite, "bulk", 20);
 	tcase_add_test(tcase, bulk_of_none);
 	tcase_add_loop_test(tcase, bulk_beyond_the_count, 0, BUFPOOL_CLASSES);
+	tcase_add_test(tcase, bulk_from_two_pools);
 	tcase_add_test(tcase, bulk_return_skips_nulls);
 	tcase_add_test(tcase, bulk_return_mixes_pools);
 

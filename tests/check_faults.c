@@ -823,6 +823,26 @@ START_TEST(contested_takes_count)
 }
 END_TEST
 
+/* A thief that was late has raised limit above bottom: the owner took what was
+   there while it looked.  A bulk of more than there ever were goes around. */
+START_TEST(late_limit)
+{
+	bufpool_t *pool = pool_of(8, 4);
+	struct magazine *m;
+	bufpool_buf_t *bufs[8];
+
+	bufpool_return(bufpool_checkout(pool, 1));
+	m = &bp_thread.cache->magazine[BUFPOOL_CLASS_4K];
+	m->limit = m->bottom + 1;
+	must(bufpool_checkout_bulk(pool, 1, bufs, 8) == 8);
+	must(are_disjoint(bufs, 8));
+	must(stats_of(pool).checked_out == 8);
+	must(stats_of(pool).misses == 0);
+	bufpool_return_bulk(bufs, 8);
+	destroy_whole(pool);
+}
+END_TEST
+
 /* The gauge of bytes stands for what live threads may ask for, not the dead. */
 START_TEST(exits_leave_no_spare)
 {
@@ -1124,6 +1144,7 @@ int main(void)
 	tcase_add_loop_test(tc, trim_beside_a_move, 0, 2);
 	tc = add_case(suite, "membarrier", 10);
 	tcase_add_test(tc, no_membarrier);
+	tcase_add_test(tc, late_limit);
 	tcase_add_test(tc, exits_leave_no_spare);
 	tcase_add_loop_test(tc, contested_takes_count, 0, TAKINGS);
 	tcase_add_test(tc, destroyed_pool_is_forgotten);

@@ -338,19 +338,24 @@ START_TEST(peaks_are_close)
 }
 END_TEST
 
-/* A buffer comes home from a small request and goes out for a large one. */
+/* Buffers come home from small requests and go out for large ones.  The loop index
+   is how many in bulk; 0 is one by itself. */
 START_TEST(peak_of_growing_requests)
 {
-	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	const size_t n = _i ? (size_t) _i : 1;
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, n);
+	bufpool_buf_t *bufs[4];
 	bufpool_t *pool;
 
-	set_cache(&config, 1);
+	set_cache(&config, n);
 	pool = make_pool(config);
 	for (size_t size = 1; size <= PAGE; size *= 2) {
-		bufpool_buf_t *buf = bufpool_checkout(pool, size);
-
-		must(stats_of(pool).peak_bytes_checked_out >= size);
-		bufpool_return(buf);
+		if (_i == 0)
+			bufs[0] = bufpool_checkout(pool, size);
+		else
+			must(bufpool_checkout_bulk(pool, size, bufs, n) == n);
+		must(stats_of(pool).peak_bytes_checked_out >= n * size);
+		bufpool_return_bulk(bufs, n);
 	}
 	bufpool_destroy(pool);
 }
@@ -1014,7 +1019,7 @@ static Suite *stats_suite(void)
 	tcase_add_test(tcase, alignment_is_a_fallback);
 	tcase_add_test(tcase, failures_count_for_nothing);
 	tcase_add_loop_test(tcase, peaks_are_close, 0, 5);
-	tcase_add_test(tcase, peak_of_growing_requests);
+	tcase_add_loop_test(tcase, peak_of_growing_requests, 0, 5);
 
 	tcase = add_case(suite, "threads", 20);
 	tcase_add_test(tcase, counts_survive_their_threads);
