@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # object.sh - look at the machine code: wipes are there, at every optimisation
-# level, and the fast paths have no atomic read-modify-write and no system call.
+# level, by whatever routine, and the fast paths have no atomic read-modify-write and no system call.
 # Compiled here, without the CFLAGS of the build: sanitizers add code.
 set -eu
 
@@ -38,10 +38,68 @@ code_of() {
 		on' "$tmp/asm"
 }
 
-# Calls of memset, or the instruction that does the same.
+# Calls of memset, or the instruction that does the same, or, at -Os, calls of
+# bp_wipe_memset().  Names of functions here have the word in them, too.
+memset='R_[A-Z0-9_]+[[:space:]]+memset'
 wipes() {
-	grep -Ec 'memset|rep stos' || :
+	grep -Ec "$memset|rep stos|call.*<bp_wipe_memset>" || :
 }
+
+# Calls alone; the instruction alone; stores of whole registers.
+by_call() {
+	grep -Ec "$memset" || :
+}
+by_stos() {
+	grep -Ec 'rep stos' || :
+}
+by_vector() {
+	grep -Ec "vmov[a-z0-9]+ +%$1mm[0-9]+,.*\(" || :
+}
+
+# holds_wipers PREFIX: $tmp/asm has each routine's stores in PREFIX_routine().
+holds_wipers() {
+	[ "$(code_of "$1_memset" | wipes)" -ge 1 ] ||
+		fail "$flags: $1_memset() does not wipe"
+	[ "$(code_of "$1_call" | by_call)" -ge 1 ] ||
+		fail "$flags: $1_call() does not call memset"
+	[ "$(uname -m)" = x86_64 ] || return 0
+	[ "$(code_of "$1_stos" | by_stos)" -ge 1 ] ||
+		fail "$flags: $1_stos() lacks its rep stos"
+	# Of 256 bytes, as many as a turn has.
+	[ "$(code_of "$1_avx2" | by_vector y)" -ge 8 ] ||
+		fail "$flags: $1_avx2() lacks stores"
+	[ "$(code_of "$1_avx512" | by_vector z)" -ge 4 ] ||
+		fail "$flags: $1_avx512() lacks stores"
+	# Else all SSE code of the program is slower after it.
+	for f in avx2 avx512; do
+		code_of "$1_$f" | grep -q vzeroupper ||
+			fail "$flags: $1_$f() lacks vzeroupper"
+	done
+}
+
+# Memory that nobody can read afterwards.
+cat >"$tmp/dead.c" <<'END'
+#include "wipe.h"
+
+void fill(char *p);
+
+#define DEAD(how, attribute)                                              \
+	attribute void dead_##how(void);                                  \
+	attribute void dead_##how(void)                                   \
+	{                                                                 \
+		char secret[4096] __attribute__((aligned(4096)));         \
+		fill(secret);                                             \
+		bp_wipe_##how(secret, sizeof(secret));                    \
+	}
+
+DEAD(memset, )
+DEAD(call, )
+#ifdef __x86_64__
+DEAD(stos, )
+DEAD(avx2, __attribute__((target("avx2"))))
+DEAD(avx512, __attribute__((target("avx512f"))))
+#endif
+END
 
 classes=$(sed -n 's/.* \(erase_home_[A-Za-z0-9_]*\)(struct buf .*/\1/p' \
 	"$build/src/checkout.c")
@@ -56,7 +114,15 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 	[ "$(code_of bp_heap_return | wipes)" -ge 1 ] ||
 		fail "$flags: bp_heap_return() does not wipe"
 
+	compile "$flags" "$src/src/wipe.c"
+	holds_wipers by
+	compile "$flags" "$tmp/dead.c"
+	holds_wipers dead
+
 	compile "$flags" "$build/src/checkout.c"
+	! grep -q '^[0-9a-f]* <bp_wipe_memset>:$' "$tmp/asm" ||
+		[ "$(code_of bp_wipe_memset | wipes)" -ge 1 ] ||
+		fail "$flags: bp_wipe_memset() does not wipe"
 	# Of each class; one may serve both the whole buffer and the bytes used.
 	for erase_home in $classes; do
 		[ "$(code_of "$erase_home" | wipes)" -ge 1 ] ||
@@ -73,5 +139,8 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 done
 
 # This test can see a wipe that is missing.
+grep -v '__asm__ __volatile__("" : : "r"(p)' "$src/src/wipe.h" >"$tmp/wipe.h"
+compile -O2 "$tmp/dead.c"
+[ "$(code_of dead_memset | wipes)" -eq 0 ] || fail 'sees wipes of dead memory'
 compile -O2 "$src/src/stats.c"
 [ "$(code_of bp_gauge_add | wipes)" -eq 0 ] || fail 'sees wipes where none are'
