@@ -206,12 +206,14 @@ static void parse_size(const struct file *in, const char *word)
 
 static void parse_wipe(const struct file *in, const char *word)
 {
-	if (!strcmp(word, "memset"))
+	if (!strcmp(word, "auto"))
+		table.wipe[table.classes] = "auto";
+	else if (!strcmp(word, "memset"))
 		table.wipe[table.classes] = "memset";
 	else if (!strcmp(word, "stream"))
 		table.wipe[table.classes] = "stream";
 	else
-		fail(in, "wipe '%s' is neither memset nor stream", word);
+		fail(in, "wipe '%s' is none of auto, memset, stream", word);
 }
 
 static void parse_line(const struct file *in, char *text)

@@ -36,7 +36,7 @@ chmod -R u+w "$tmp/src"
 cat >"$tmp/three.def" <<'END'
 # name size wipe cache count
 small   8K memset 32 16   # the smallest
-512K  512K memset  4  4
+512K  512K auto    4  4
 Huge    8M stream  2  2
 END
 

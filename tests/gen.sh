@@ -158,13 +158,13 @@ accepted 'the real table' "$srcdir/gen/classes.def" small.in <<'END'
 /* classes.def small.in */
 classes 4, largest 1048576, slots 64
 sizes 4096, 65536, 262144, 1048576 caches 64, 16, 8, 4 counts 64, 8, 2, 0
-class 0 of 4: 4k 4K 4096 memset 64 64
+class 0 of 4: 4k 4K 4096 auto 64 64
 
-class 1 of 4: 64k 64K 65536 memset 16 8
+class 1 of 4: 64k 64K 65536 auto 16 8
 
-class 2 of 4: 256k 256K 262144 memset 8 2
+class 2 of 4: 256k 256K 262144 auto 8 2
 
-class 3 of 4: 1m 1M 1048576 memset 4 0
+class 3 of 4: 1m 1M 1048576 auto 4 0
 
 4K
 64K
@@ -212,6 +212,11 @@ echo 1 4096 | accepted 'a row after 10000 comments' table template
 printf 'Mixed_Case9 4K stream 1 1\n' >table
 printf '@each@\n@name@ @NAME@ @wipe@\n@end@\n' >template
 echo 'mixed_case9 MIXED_CASE9 stream' | accepted 'case' table template
+
+for w in auto memset stream; do
+	printf 'a 4K %s 1 1\n' $w >table
+	echo "a A $w" | accepted "wipe $w" table template
+done
 
 # ------------------------------------------------------------------- bad tables
 
@@ -262,8 +267,8 @@ for n in 16777215 4294967296 18446744073709551616 $(repeat 99 9); do
 	bad_table 1 "count '$n' is above" "a 4K memset 1 $n\n"
 done
 
-for w in Memset MEMSET memse memsets streams none 0 m; do
-	bad_table 1 "wipe '$w'" "a 4K $w 1 1\n"
+for w in Memset MEMSET memse memsets streams Auto aut autos avx2 none 0 m; do
+	bad_table 1 "wipe '$w' is none of auto, memset, stream" "a 4K $w 1 1\n"
 done
 
 bad_table 1 CRLF 'a 4K memset 1 1\r\n'
