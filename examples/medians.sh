@@ -4,7 +4,8 @@
 # and a table of their medians
 #
 # A run appends a line to $tmp/MODE, its figures with tabs between them.  The
-# script sets $tmp and $runs.
+# script sets $tmp and $runs.  With DEMO_EACH the table has the figures of each run
+# instead, in the order of the runs, for programs.
 
 die() {
 	echo "${0##*/}: $*" >&2
@@ -20,7 +21,8 @@ take_turns() {
 		[ -t 2 ] && printf '\rrun %d of %d ' "$i" "$runs" >&2
 	done
 	[ -t 2 ] && printf '\r\033[K' >&2
-	echo "medians of $runs runs each, in turns:"
+	[ -n "${DEMO_EACH:-}" ] || printf 'medians of '
+	echo "$runs runs each, in turns:"
 }
 
 # median MODE COLUMN
@@ -37,16 +39,29 @@ heading() {
 	right=$2
 }
 
-# row NAME FORMAT COLUMN: a column's medians; what is no number as it is
-row() {
-	printf '  %-24s %12s %12s\n' "$1" "$(figure "$left" "$2" "$3")" \
-		"$(figure "$right" "$2" "$3")"
+# figure FORMAT VALUE
+figure() {
+	case $2 in
+	*[0-9]*) printf "%$1" "$2" ;;
+	*) echo "$2" ;;
+	esac
 }
 
-figure() {
-	value=$(median "$1" "$3")
-	case $value in
-	*[0-9]*) printf "%$2" "$value" ;;
-	*) echo "$value" ;;
-	esac
+# each NAME COLUMN: that column of both, from lines that have one's beside the
+# other's
+each() {
+	awk -F '\t' -v name="$1" -v column="$2" '{
+		printf "  %-24s %12s %12s\n", name, $column, $(NF / 2 + column)
+	}'
+}
+
+# row NAME FORMAT COLUMN: a column's medians; what is no number as it is
+row() {
+	if [ -n "${DEMO_EACH:-}" ]; then
+		paste "$tmp/$left" "$tmp/$right" | each "$1" "$3"
+		return
+	fi
+	printf '  %-24s %12s %12s\n' "$1" \
+		"$(figure "$2" "$(median "$left" "$3")")" \
+		"$(figure "$2" "$(median "$right" "$3")")"
 }
