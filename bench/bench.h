@@ -25,6 +25,14 @@
 #define MAX_VALUES 6   /* that a job yields */
 #define TEXT_SIZE 100
 
+/* A buffer's. */
+enum {
+	SIZE_4K = 4096,
+	SIZE_64K = 65536,
+	SIZE_256K = 262144,
+	SIZE_1M = 1048576
+};
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 enum shape {
@@ -41,7 +49,7 @@ enum shape {
 enum place {
 	ANYWHERE, /* on all CPUs */
 	TWO_CPUS, /* on two, as the system likes */
-	OWN_CPU,  /* the first two, each with a CPU of its own */
+	OWN_CPU,  /* on two: the first has one, the others the other */
 	ONE_CPU   /* all on one */
 };
 
@@ -51,15 +59,16 @@ struct job {
 	enum place place;
 	bool wipe; /* buffers are to be erased before they are taken again */
 	bool bulk; /* take and give back all of a set in one call */
-	double seconds; /* to measure for */
-	size_t size;    /* of a buffer */
-	size_t count;   /* buffers in a pool; 0: as many as usual */
-	size_t idle;    /* so many of them; the others are out; 0: all */
-	size_t pools;   /* how many there are, 0: one */
-	size_t threads; /* 0: one */
-	size_t set;     /* buffers that a thread holds at once, 0: one */
-	size_t readers; /* that share each buffer, 0: it is handed over */
-	size_t used;    /* bytes of a buffer, 0: all */
+	double seconds;   /* to measure for */
+	size_t size;      /* of a buffer */
+	size_t count;     /* buffers in a pool; 0: as many as usual */
+	size_t idle;      /* so many of them; the others are out; 0: all */
+	size_t pools;     /* how many there are, 0: one */
+	size_t threads;   /* 0: one */
+	size_t set;       /* buffers that a thread holds at once, 0: one */
+	size_t readers;   /* that share each buffer, 0: it is handed over */
+	size_t returners; /* that it is handed to in turn, 0: one */
+	size_t used;      /* bytes of a buffer, 0: all */
 };
 
 struct result {
@@ -97,6 +106,7 @@ struct loops {
 struct peer {
 	const char *name, *what;
 	const char *preload; /* the library to run it with */
+	bool endless;        /* it has no pool, and never runs out of buffers */
 
 	/* In the worker: its version, or false and why there is none; NULL if
 	   it was not there to build with. */
@@ -114,9 +124,10 @@ struct peer {
 /* In the order of the output. */
 enum {
 	BUFPOOL,
+	BUFPOOL_INLINED,
+	BUFPOOL_LOCAL,
 	BUFPOOL_USED,
 	BUFPOOL_NOCACHE,
-	DEPOT,
 	GLIBC,
 	JEMALLOC,
 	MIMALLOC,
@@ -126,15 +137,18 @@ enum {
 	RING,
 	FLOOR,
 	BARE,
-	STORES,
+	STORES_32,
+	STORES_64,
+	STOSB,
 	PEERS
 };
 
 extern const struct peer *const peers[PEERS];
 
-extern const struct peer peer_bufpool, peer_bufpool_used, peer_bufpool_nocache;
-extern const struct peer peer_depot, peer_ring, peer_floor;
-extern const struct peer peer_bare, peer_stores;
+extern const struct peer peer_bufpool, peer_bufpool_inline, peer_bufpool_local,
+	peer_bufpool_used, peer_bufpool_nocache;
+extern const struct peer peer_ring, peer_floor;
+extern const struct peer peer_bare, peer_stores_32, peer_stores_64, peer_stosb;
 extern const struct peer peer_glibc, peer_jemalloc, peer_mimalloc,
 	peer_tcmalloc;
 extern const struct peer peer_rte_mempool, peer_apr;
@@ -146,7 +160,18 @@ static inline bool job_is_shared(const struct job *job)
 	       job->shape == EXCHANGE;
 }
 
-/* Buffers in a pool, and the most that a thread caches, as our class has it. */
+/* Threads that only give back. */
+static inline size_t job_receivers(const struct job *job)
+{
+	if (job->readers > 0)
+		return job->readers;
+	return job->returners > 0 ? job->returners : 1;
+}
+
+/*
+ * Buffers in a pool; and the most that a thread caches, as our class has it, but
+ * never so many that two who only give back could keep all that there are.
+ */
 size_t job_count(const struct job *job);
 size_t job_cache(const struct job *job);
 

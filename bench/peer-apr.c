@@ -20,9 +20,9 @@ struct source {
 };
 
 /* What it gives begins with a header, which leads to the bytes. */
-static inline void *get(struct source *s)
+static inline void *get(struct source *s, size_t size)
 {
-	return apr_allocator_alloc(s->allocator, s->size);
+	return apr_allocator_alloc(s->allocator, size);
 }
 
 #define payload(node) ((void *) ((apr_memnode_t *) (node))->first_avail)

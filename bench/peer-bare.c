@@ -4,8 +4,9 @@
  * cost of the loop, of the queue, of the clock, of the wipe alone, or of
  * mapping as much memory
  *
- * Wiped by memset ("bare"), or by a plain loop of the widest stores that the
- * CPU has ("stores").
+ * Wiped by memset ("bare"), by a plain loop of stores of 32 or of 64 bytes each
+ * ("stores-32", "stores-64"; narrower ones where the CPU has none such), or by
+ * rep stosb ("stosb"; where that is unknown, by stores).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,9 @@ struct source {
 	size_t size;
 };
 
-static inline void *get(struct source *s)
+static inline void *get(struct source *s, size_t size)
 {
+	(void) size;
 	return s->payload;
 }
 
@@ -52,25 +54,51 @@ static void wipe_memset(void *buf, size_t size)
 		}                                                              \
 	}
 
+/* clang-format off */
 typedef uint64_t v16 __attribute__((vector_size(16)));
-STORES(wipe_stores, v16)
-
+STORES(wipe_16, v16)
 #if defined(__x86_64__)
 typedef uint64_t v32 __attribute__((vector_size(32)));
-__attribute__((target("avx"))) STORES(wipe_avx, v32)
+typedef uint64_t v64 __attribute__((vector_size(64)));
+__attribute__((target("avx"))) STORES(wipe_32, v32)
+__attribute__((target("avx512f"))) STORES(wipe_64, v64)
 #endif
+/* clang-format on */
 
-	static bool start(const struct peer *peer, char *version)
-{
-	const char *wipe = "memset";
-
-	if (peer == &peer_stores)
-		wipe = "16 bytes each";
 #if defined(__x86_64__)
-	if (peer == &peer_stores && __builtin_cpu_supports("avx"))
-		wipe = "32 bytes each";
+		static void wipe_stosb(void *buf, size_t size)
+{
+	__asm__ __volatile__("rep stosb"
+	                     : "+D"(buf), "+c"(size)
+	                     : "a"(0)
+	                     : "memory");
+}
 #endif
-	snprintf(version, TEXT_SIZE, "%s", wipe);
+
+struct way {
+	const char *text;
+	void (*wipe)(void *buf, size_t size);
+};
+
+/* What a peer is for, or what this CPU has that is nearest. */
+static struct way way_of(const struct peer *peer)
+{
+	if (peer == &peer_bare)
+		return (struct way){ "memset", wipe_memset };
+#if defined(__x86_64__)
+	if (peer == &peer_stosb)
+		return (struct way){ "rep stosb", wipe_stosb };
+	if (peer == &peer_stores_64 && __builtin_cpu_supports("avx512f"))
+		return (struct way){ "64 bytes each", wipe_64 };
+	if (__builtin_cpu_supports("avx"))
+		return (struct way){ "32 bytes each", wipe_32 };
+#endif
+	return (struct way){ "16 bytes each", wipe_16 };
+}
+
+static bool start(const struct peer *peer, char *version)
+{
+	snprintf(version, TEXT_SIZE, "%s", way_of(peer).text);
 	return true;
 }
 
@@ -81,13 +109,7 @@ static struct source *open_bare(const struct peer *peer, const struct job *job)
 	s->job = *job;
 	s->size = job->size;
 	s->payload = map_payload(job);
-	s->wipe = wipe_memset;
-	if (peer == &peer_stores)
-		s->wipe = wipe_stores;
-#if defined(__x86_64__)
-	if (peer == &peer_stores && __builtin_cpu_supports("avx"))
-		s->wipe = wipe_avx;
-#endif
+	s->wipe = way_of(peer).wipe;
 	return s;
 }
 
@@ -98,7 +120,8 @@ static void close_bare(struct source *s)
 }
 
 #define PEER                                                                   \
-	.start = start, .open = open_bare, .close = close_bare, .loops = &loops
+	.endless = true, .start = start, .open = open_bare,                    \
+	.close = close_bare, .loops = &loops
 
 const struct peer peer_bare = {
 	.name = "bare",
@@ -106,8 +129,16 @@ const struct peer peer_bare = {
 		"mmap alone",
 	PEER
 };
-const struct peer peer_stores = {
-	.name = "stores",
-	.what = "the same, wiped by a loop of wide stores",
+const struct peer peer_stores_32 = {
+	.name = "stores-32",
+	.what = "the same, wiped by a loop of 32-byte stores",
 	PEER
 };
+const struct peer peer_stores_64 = {
+	.name = "stores-64",
+	.what = "the same, wiped by a loop of 64-byte stores",
+	PEER
+};
+const struct peer peer_stosb = { .name = "stosb",
+	                         .what = "the same, wiped by rep stosb",
+	                         PEER };

@@ -24,10 +24,11 @@ struct source {
 	size_t size;
 };
 
-static inline void *get(struct source *s)
+static inline void *get(struct source *s, size_t size)
 {
 	void *buf;
 
+	(void) size;
 	return rte_mempool_get(s->pool, &buf) == 0 ? buf : NULL;
 }
 
@@ -39,8 +40,10 @@ static inline void put(struct source *s, void *buf, bool wipe)
 }
 
 #define get_bulk get_bulk
-static inline bool get_bulk(struct source *s, void **bufs, size_t n)
+static inline bool get_bulk(struct source *s, size_t size, void **bufs,
+                            size_t n)
 {
+	(void) size;
 	return rte_mempool_get_bulk(s->pool, bufs, (unsigned) n) == 0;
 }
 

@@ -89,9 +89,9 @@ static __attribute__((noinline)) void give_bulk(void **bufs, size_t n)
 	}
 }
 
-static inline void *get(struct source *s)
+static inline void *get(struct source *s, size_t size)
 {
-	return take(s, s->size);
+	return take(s, size);
 }
 
 static inline void put(struct source *s, void *buf, bool wipe)
@@ -102,9 +102,10 @@ static inline void put(struct source *s, void *buf, bool wipe)
 }
 
 #define get_bulk get_bulk
-static inline bool get_bulk(struct source *s, void **bufs, size_t n)
+static inline bool get_bulk(struct source *s, size_t size, void **bufs,
+                            size_t n)
 {
-	return take_bulk(s, s->size, bufs, n);
+	return take_bulk(s, size, bufs, n);
 }
 
 #define put_bulk put_bulk

@@ -16,9 +16,10 @@ struct source {
 	size_t size;
 };
 
-static inline void *get(struct source *s)
+static inline void *get(struct source *s, size_t size)
 {
-	return malloc(s->size);
+	(void) s;
+	return malloc(size);
 }
 
 static inline void put(struct source *s, void *buf, bool wipe)
@@ -47,7 +48,9 @@ static void close_malloc(struct source *s)
 	free(s);
 }
 
-#define PEER .open = open_malloc, .close = close_malloc, .loops = &loops
+#define PEER                                                                   \
+	.endless = true, .open = open_malloc, .close = close_malloc,           \
+	.loops = &loops
 
 static bool start_glibc(const struct peer *peer, char *version)
 {

@@ -14,10 +14,11 @@ struct source {
 	size_t size;
 };
 
-static inline void *get(struct source *s)
+static inline void *get(struct source *s, size_t size)
 {
 	void *buf;
 
+	(void) size;
 	return ck_ring_dequeue_mpmc(&s->ring, s->slot, &buf) ? buf : NULL;
 }
 

@@ -65,6 +65,7 @@ const char *value_name(const struct kase *kase, unsigned value)
 		                                         "p99.99", "max" };
 	static const char *const create[MAX_VALUES] = { "create", "destroy" };
 	static const char *const memory[MAX_VALUES] = { "memory" };
+	static const char *const demo[MAX_VALUES] = { "time", "CPU" };
 	static const char *const time[MAX_VALUES] = { "time" };
 
 	if (value >= MAX_VALUES)
@@ -76,6 +77,8 @@ const char *value_name(const struct kase *kase, unsigned value)
 		return create[value];
 	case MEMORY:
 		return memory[value];
+	case DEMO:
+		return demo[value];
 	default:
 		return time[value];
 	}

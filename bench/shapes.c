@@ -75,7 +75,7 @@ static void go_to(enum place place, size_t number)
 		CPU_SET(nth_cpu(&all, 1), &cpus);
 		break;
 	case OWN_CPU:
-		CPU_SET(nth_cpu(&all, number % 2), &cpus);
+		CPU_SET(nth_cpu(&all, number > 0), &cpus);
 		break;
 	case ONE_CPU:
 		CPU_SET(nth_cpu(&all, 0), &cpus);
@@ -143,7 +143,6 @@ static void work_handover(struct worker_thread *t)
 {
 	struct load *load = t->load;
 	const struct loops *ops = load->peer->loops;
-	size_t readers = load->job->readers > 0 ? load->job->readers : 1;
 
 	if (t->number > 0) {
 		be_ready(t);
@@ -157,7 +156,7 @@ static void work_handover(struct worker_thread *t)
 		ops->send(load->source, load->job, load->queues, load->batch);
 		t->steps += load->batch;
 	} while (!is_over(t));
-	for (size_t i = 0; i < readers; i++)
+	for (size_t i = 0; i < job_receivers(load->job); i++)
 		queue_push(&load->queues[i], NULL);
 }
 
@@ -315,32 +314,46 @@ static void run_timed(struct load *load, struct result *result)
 	free(load->times);
 }
 
-/* Between the two threads of an exchange, or to each reader. */
-static struct queue *make_queues(size_t n)
+/* Between the two threads of an exchange, or to each that gives back. */
+static struct queue *make_queues(size_t n, unsigned slots)
 {
 	struct queue *queues = aligned_alloc(128, n * sizeof(*queues));
 
 	if (queues == NULL)
 		die("no memory");
 	for (size_t i = 0; i < n; i++)
-		ck_ring_init(&queues[i].ring, QUEUE_SLOTS);
+		ck_ring_init(&queues[i].ring, slots);
 	return queues;
+}
+
+/*
+ * Of each queue.  Where a pool has few buffers, who has no pool must not have more
+ * of them on the way: a queue holds one less than it has slots, and who gives back
+ * has another.
+ */
+static unsigned queue_slots(const struct load *load)
+{
+	size_t few = load->job->count / job_receivers(load->job);
+
+	return load->peer->endless && few > 0 && few < QUEUE_SLOTS
+	               ? (unsigned) few
+	               : QUEUE_SLOTS;
 }
 
 static void run_handover(struct load *load, struct result *result)
 {
-	size_t readers = at_least_one(load->job->readers);
+	size_t receivers = job_receivers(load->job);
 
 	load->batch = SHORT_BATCH;
-	load->queues = make_queues(readers);
-	result->value[0] = run_threads(load, 1 + readers, work_handover);
+	load->queues = make_queues(receivers, queue_slots(load));
+	result->value[0] = run_threads(load, 1 + receivers, work_handover);
 	free(load->queues);
 }
 
 static void run_exchange(struct load *load, struct result *result)
 {
 	load->batch = SHORT_BATCH;
-	load->queues = make_queues(2);
+	load->queues = make_queues(2, QUEUE_SLOTS);
 	result->value[0] = run_threads(load, 2, work_exchange);
 	for (int i = 0; i < 2; i++)
 		load->peer->loops->drain(load->source, &load->queues[i]);

@@ -17,9 +17,10 @@
 
 const struct peer *const peers[PEERS] = {
 	[BUFPOOL] = &peer_bufpool,
+	[BUFPOOL_INLINED] = &peer_bufpool_inline,
+	[BUFPOOL_LOCAL] = &peer_bufpool_local,
 	[BUFPOOL_USED] = &peer_bufpool_used,
 	[BUFPOOL_NOCACHE] = &peer_bufpool_nocache,
-	[DEPOT] = &peer_depot,
 	[GLIBC] = &peer_glibc,
 	[JEMALLOC] = &peer_jemalloc,
 	[MIMALLOC] = &peer_mimalloc,
@@ -29,7 +30,9 @@ const struct peer *const peers[PEERS] = {
 	[RING] = &peer_ring,
 	[FLOOR] = &peer_floor,
 	[BARE] = &peer_bare,
-	[STORES] = &peer_stores,
+	[STORES_32] = &peer_stores_32,
+	[STORES_64] = &peer_stores_64,
+	[STOSB] = &peer_stosb,
 };
 
 #ifndef HAVE_DPDK
@@ -72,10 +75,10 @@ static const struct {
 } usual[] = {
 	/* Enough for two threads' caches and a full queue; caches as in
 	   gen/classes.def. */
-	{ 4096, 1024, 64 },
-	{ 65536, 256, 16 },
-	{ 262144, 128, 8 },
-	{ 1048576, 128, 4 },
+	{ SIZE_4K, 1024, 64 },
+	{ SIZE_64K, 256, 16 },
+	{ SIZE_256K, 128, 8 },
+	{ SIZE_1M, 128, 4 },
 };
 
 size_t job_count(const struct job *job)
@@ -91,11 +94,11 @@ size_t job_count(const struct job *job)
 
 size_t job_cache(const struct job *job)
 {
-	size_t i = 0;
+	size_t i = 0, most = job_count(job) / 4;
 
 	while (usual[i].size < job->size)
 		i++;
-	return usual[i].cache;
+	return usual[i].cache < most ? usual[i].cache : most;
 }
 
 static size_t payload_bytes(const struct job *job)
