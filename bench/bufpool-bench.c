@@ -266,7 +266,7 @@ static _Noreturn void usage(FILE *to)
 	        "usage: bufpool-bench [OPTION]...\n"
 	        "Compares libbufpool with other pools and allocators.\n\n"
 	        "  --quick         what the targets need; about two minutes\n"
-	        "  --rounds N      rounds to take the median of [9, quick: 3]\n"
+	        "  --rounds N      rounds to take the median of [9]\n"
 	        "  --case PATTERN  these cases only; may be repeated\n"
 	        "  --peer PATTERN  these peers only; may be repeated\n"
 	        "  --list          list cases and peers\n"
@@ -324,7 +324,7 @@ static void parse(int argc, char **argv)
 	if (optind < argc)
 		usage(stderr);
 	if (opt.rounds == 0)
-		opt.rounds = opt.quick ? 3 : 9;
+		opt.rounds = 9;
 }
 
 static void list(void)
