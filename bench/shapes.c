@@ -329,7 +329,7 @@ static struct queue *make_queues(size_t n, unsigned slots)
 /*
  * Of each queue.  Where a pool has few buffers, who has no pool must not have more
  * of them on the way: a queue holds one less than it has slots, and who gives back
- * has another.
+ * has another.  A ck_ring wants a power of two.
  */
 static unsigned queue_slots(const struct load *load)
 {
