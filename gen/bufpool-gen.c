@@ -14,6 +14,8 @@
  *     @magazine_slots@  the smallest power of two that every cache fits in
  *     @sizes@ @caches@ @counts@   the columns, as lists: 1, 2, 3
  *     @table@ @template@          the base names of the inputs
+ *     @digest@          16 hexadecimal digits, which differ where the table
+ *                       (but for the counts) or the template does
  *
  * The lines between a line "@each@" and a line "@end@" are repeated for each
  * class, and know these as well:
@@ -70,6 +72,8 @@ static struct {
 	uint64_t cache[MAX_CLASSES];
 	uint64_t count[MAX_CLASSES];
 } table;
+
+static uint64_t digest; /* of the template and the table */
 
 static struct file output;
 static char *temporary; /* the file beside the output, while there is one */
@@ -343,6 +347,42 @@ static uint64_t magazine_slots(void)
 	return slots;
 }
 
+/* FNV-1a, of 64 bits. */
+static void digest_add(const char *s)
+{
+	for (; *s; s++) {
+		digest ^= (unsigned char) *s;
+		digest *= UINT64_C(0x100000001b3);
+	}
+}
+
+static void digest_all(const char *path)
+{
+	struct file in = open_input(path);
+	char text[MAX_LINE + 1];
+	int i;
+
+	digest = UINT64_C(0xcbf29ce484222325);
+	while (read_line(&in, text)) {
+		digest_add(text);
+		digest_add("\n");
+	}
+	fclose(in.stream);
+	for (i = 0; i < table.classes; i++) {
+		snprintf(text, sizeof(text), "%s %" PRIu64 " %" PRIu64 "\n",
+		         table.name[i], table.size[i], table.cache[i]);
+		digest_add(text);
+	}
+}
+
+static void put_digest(void)
+{
+	char s[17];
+
+	snprintf(s, sizeof(s), "%016" PRIx64, digest);
+	put_string(s);
+}
+
 /* Tokens for everywhere; 0: this is none. */
 static int put_global(const struct file *in, const char *word)
 {
@@ -358,6 +398,8 @@ static int put_global(const struct file *in, const char *word)
 		put_list(table.cache);
 	else if (!strcmp(word, "counts"))
 		put_list(table.count);
+	else if (!strcmp(word, "digest"))
+		put_digest();
 	else if (!strcmp(word, "table"))
 		put_string(table.file);
 	else if (!strcmp(word, "template"))
@@ -470,6 +512,7 @@ int main(int argc, char **argv)
 	   temporary left behind. */
 	signal(SIGXFSZ, SIG_IGN);
 	parse_table(argv[1]);
+	digest_all(argv[2]);
 	open_output(argv[3]);
 	expand_template(argv[2]);
 	close_output();

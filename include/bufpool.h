@@ -53,6 +53,8 @@
 #include <stdio.h>
 #include <time.h>
 
+struct timespec; /* of <time.h>, also where that does not show it */
+
 #include <bufpool/classes.h>
 #include <bufpool/version.h>
 
@@ -394,6 +396,11 @@ typedef struct {
 	uint64_t stolen;         /* ... from another thread's cache */
 	uint64_t heap_fallbacks; /* ... by the heap */
 	uint64_t checked_out;    /* pool buffers that are out */
+	uint64_t peak_checked_out; /* most that were out at once, those from
+	                              the heap too: never under the truth,
+	                              over it by at most what caches held.
+	                              With as many preallocated the class
+	                              needs no heap */
 	uint64_t remote_hits;    /* those of the hits that a pool with
 	                            BUFPOOL_NUMA_LOCAL served from a node that
 	                            is not the thread's */
@@ -405,12 +412,12 @@ typedef struct {
 	uint64_t oversize;         /* those of them above the largest class */
 	uint64_t checked_out;      /* buffers out, from the heap too */
 	uint64_t peak_checked_out; /* never under the truth; over it by at most
-	                              the number of cached buffers */
-	uint64_t bytes_checked_out;      /* bytes asked for, of buffers out */
+	                              the number of cached buffers; in a pool
+	                              that never went to the heap, at most as
+	                              many as it has */
+	uint64_t bytes_checked_out;      /* capacities of buffers out */
 	uint64_t peak_bytes_checked_out; /* never under the truth; over it by
-	                                    at most twice what the caches of
-	                                    all threads could hold, as many
-	                                    as there ever were at once */
+	                                    at most what caches held */
 	uint64_t heap_bytes;             /* capacities of live heap buffers */
 	bufpool_class_stats_t per_class[BUFPOOL_CLASSES];
 } bufpool_stats_t;
@@ -433,6 +440,10 @@ const char *bufpool_version(void);
 
 #ifdef __cplusplus
 }
+#endif
+
+#ifdef BUFPOOL_INLINE
+#include <bufpool/inline.h>
 #endif
 
 #endif /* BUFPOOL_H */

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 #include "depot.h"
-
-#include "pool.h"
 #include "stack.h"
 
 static uint32_t *next_of(const void *ctx, uint32_t number)
@@ -11,7 +9,7 @@ static uint32_t *next_of(const void *ctx, uint32_t number)
 	return &depot->next[number];
 }
 
-static uint32_t number_of(const struct depot *depot, const struct buf *d)
+static uint32_t number_of(const struct depot *depot, const struct bp_buf *d)
 {
 	return (uint32_t) (d - depot->bufs);
 }
@@ -19,18 +17,19 @@ static uint32_t number_of(const struct depot *depot, const struct buf *d)
 /* The stack of a shard, of which there may be fewer than threads have chosen. */
 static uint64_t *stack_of(struct depot *depot, unsigned shard)
 {
-	return shard == DEPOT_COLD
-	               ? &depot->shard[depot->shards].head
-	               : &depot->shard[shard & (depot->shards - 1)].head;
+	return shard == DEPOT_COLD ? &depot->shard[depot->shards].head
+	                           : &depot_shard(depot, shard)->head;
 }
 
 void bp_depot_clear(struct depot *depot)
 {
-	for (unsigned i = 0; i <= depot->shards; i++)
+	for (unsigned i = 0; i <= depot->shards; i++) {
 		depot->shard[i].head = STACK_NIL;
+		depot->shard[i].spare = 0;
+	}
 }
 
-void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
+void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
                    uint32_t total, unsigned shards)
 {
 	depot->bufs = bufs;
@@ -53,15 +52,15 @@ bool bp_depot_is_empty(const struct depot *depot)
 	return true;
 }
 
-unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
+unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
                        unsigned n)
 {
-	uint32_t number[MAGAZINE_SLOTS];
+	uint32_t number[BP_SLOTS];
 	unsigned shards = shard == DEPOT_COLD ? 1 : depot->shards;
 	unsigned got = 0;
 
-	if (n > MAGAZINE_SLOTS)
-		n = MAGAZINE_SLOTS;
+	if (n > BP_SLOTS)
+		n = BP_SLOTS;
 	for (unsigned i = 0; i < shards && got == 0; i++)
 		got = stack_pop(stack_of(depot, shard + i), next_of, depot,
 		                number, n);
@@ -70,7 +69,21 @@ unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
 	return got;
 }
 
-bool bp_depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
+struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard)
+{
+	unsigned shards = shard == DEPOT_COLD ? 1 : depot->shards;
+
+	for (unsigned i = 0; i < shards; i++) {
+		uint32_t number = stack_pop_one(stack_of(depot, shard + i),
+		                                depot->next);
+
+		if (CK_CC_LIKELY(number != STACK_NIL))
+			return &depot->bufs[number];
+	}
+	return NULL;
+}
+
+bool bp_depot_give(struct depot *depot, unsigned shard, struct bp_buf *const *bufs,
                    unsigned n)
 {
 	for (unsigned i = 0; i + 1 < n; i++)

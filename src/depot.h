@@ -13,11 +13,7 @@
 #ifndef DEPOT_H
 #define DEPOT_H
 
-#include <ck_md.h>
-#include <stdbool.h>
-#include <stdint.h>
-
-struct buf;
+#include "buf.h"
 
 #define DEPOT_SHARDS 8 /* at most */
 
@@ -28,22 +24,23 @@ struct buf;
 #define DEPOT_COLD UINT32_MAX
 
 struct depot {
-	struct buf *bufs; /* all descriptors of the class; its index is a
+	struct bp_buf *bufs; /* all descriptors of the class; its index is a
 	                     buffer's number */
 	uint32_t *next;   /* the links, apart: so that a batch passes through
 	                     without touching a descriptor */
 	uint32_t total;
 	unsigned shards;       /* in use, a power of two; a further one, behind
 	                    these, is the cold one */
-	struct region *region; /* where the payloads lie; NULL if none do */
+	unsigned region;       /* the number of the one with the payloads */
 	struct depot_shard {
 		uint64_t head;
-		char pad[CK_MD_CACHELINE - sizeof(uint64_t)];
+		uint64_t spare; /* see account.h */
+		char pad[CK_MD_CACHELINE - 2 * sizeof(uint64_t)];
 	} shard[DEPOT_SHARDS + 1] __attribute__((aligned(CK_MD_CACHELINE)));
 };
 
 /* Start with all of bufs[0..total), next[0..total) in. */
-void bp_depot_init(struct depot *depot, struct buf *bufs, uint32_t *next,
+void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
                    uint32_t total, unsigned shards);
 
 /* Forget what is in, and whether it is closed; nobody else is there. */
@@ -53,19 +50,27 @@ bool bp_depot_is_empty(const struct depot *depot);
 
 /* Take up to n buffers, the warmest first; returns how many.  From DEPOT_COLD
    only if that is the shard. */
-unsigned bp_depot_take(struct depot *depot, unsigned shard, struct buf **out,
+unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
                        unsigned n);
+
+struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard);
 
 /*
  * Give n > 0 buffers, the warmest first, in one step.  Once they can be seen
  * the depot is not touched again: by then another thread may have freed it.
  * False, and nothing is given, if the depot is closed.
  */
-bool bp_depot_give(struct depot *depot, unsigned shard, struct buf *const *bufs,
+bool bp_depot_give(struct depot *depot, unsigned shard, struct bp_buf *const *bufs,
                    unsigned n);
 
 /* Refuse what is given from now on; returns how many buffers were in. */
 uint64_t bp_depot_close(struct depot *depot);
+
+static inline struct depot_shard *depot_shard(struct depot *depot,
+                                              unsigned shard)
+{
+	return &depot->shard[shard & (depot->shards - 1)];
+}
 
 /* A number that changes with every take and give. */
 uint64_t bp_depot_stamp(const struct depot *depot);

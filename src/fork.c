@@ -20,10 +20,9 @@
  */
 #include <pthread.h>
 
-#include "cache.h"
+#include "life.h"
 #include "region.h"
-#include "stack.h"
-#include "wait.h"
+#include "thread.h"
 
 /*
  * All pools.  They enter under a lock that a fork takes as well, so that what
@@ -70,30 +69,37 @@ void bp_fork_leave(bufpool_t *pool)
 	ck_pr_fence_memory(); /* before its memory goes */
 }
 
-static bool is_out(const struct buf *d)
+static bool is_out(const struct bp_buf *d)
 {
-	uint32_t state = buf_state(d) & ~0xffu;
-
-	return state == STATE_OUT || state == STATE_FROZEN;
+	return d->state == BP_OUT || d->state == BP_FROZEN;
 }
 
 /* What there is to count anew. */
 struct census {
-	uint64_t bufs;  /* out */
-	uint64_t asked; /* bytes they were asked for */
+	uint64_t bufs;                 /* out, in all */
+	uint64_t out[BUFPOOL_CLASSES]; /* with the heap's stand-ins */
+	uint64_t oversize, oversize_bytes;
 };
 
-static void count_out(struct census *out, const struct buf *d)
+static void count_heap(void *arg, size_t bytes)
 {
-	out->bufs++;
-	out->asked += d->asked;
+	struct census *all = arg;
+	unsigned k = bp_class_of(bytes);
+
+	all->bufs++;
+	if (k < BUFPOOL_CLASSES) {
+		all->out[k]++;
+	} else {
+		all->oversize++;
+		all->oversize_bytes += bytes;
+	}
 }
 
-static void remake_depot(bufpool_t *pool, struct depot *depot, unsigned k,
-                         struct census *out)
+static uint64_t remake_depot(bufpool_t *pool, struct depot *depot)
 {
-	struct region *r = depot->region;
-	bool there = r != NULL;
+	struct region *r = &pool->region[depot->region];
+	bool there = depot->total > 0;
+	uint64_t out = 0;
 
 	/* To a device, the region is the parent's. */
 	if (there) {
@@ -104,55 +110,58 @@ static void remake_depot(bufpool_t *pool, struct depot *depot, unsigned k,
 		there = bp_region_renew(r, pool->flags);
 	bp_depot_clear(depot);
 	for (uint32_t i = depot->total; i-- > 0;) {
-		struct buf *d = &depot->bufs[i];
+		struct bp_buf *d = &depot->bufs[i];
 
 		if (is_out(d)) {
-			count_out(out, d);
+			out++;
 			continue;
 		}
-		buf_set_state(d, STATE_UNSURE + k);
+		d->state = BP_UNSURE;
 		if (there && !pool->closing)
 			bp_depot_give(depot, 0, &d, 1);
 	}
 	if (pool->closing)
 		bp_depot_close(depot);
+	return out;
 }
 
 static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
 {
-	struct census out = { 0, 0 };
+	uint64_t out = 0;
 
 	for (unsigned place = 0; place < pool->places; place++)
-		remake_depot(pool, pool_depot(pool, place, k), k, &out);
-	pool->counts[k] = (struct shared_counts){ .returns = -out.bufs };
-	all->bufs += out.bufs;
-	all->asked += out.asked;
+		out += remake_depot(pool, pool_depot(pool, place, k));
+	pool->counts[k] = (struct shared_counts){ .returns = -out };
+	all->out[k] = out;
+	all->bufs += out;
 }
 
 static void remake(bufpool_t *pool)
 {
-	struct census pooled = { 0, 0 }, heap;
-	struct cache *c = bp_cache_own(pool);
+	struct census all = { 0 };
+	struct cache *c = bp_thread_cache(pool);
 
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		remake_class(pool, k, &pooled);
-	bp_heap_remake(pool, &heap.bufs, &heap.asked);
-	pool->bufs.now = pool->bufs.peak = pooled.bufs + heap.bufs;
-	pool->bytes.now = pool->bytes.peak = pooled.asked + heap.asked;
-	bp_waitq_reset(pool->waitq, c != NULL ? 2 : 1);
+		remake_class(pool, k, &all);
+	bp_heap_remake(&pool->heap, count_heap, &all);
+	bp_account_reset(&pool->account, all.out, all.oversize,
+	                 all.oversize_bytes);
+	bp_demand_reset(pool->demand, c != NULL ? 2 : 1);
 	pool->caches = c;
-	if (c != NULL)
-		bp_cache_reset(pool, c);
+	if (c != NULL) {
+		bp_cache_reset(pool, c, c->fast.place);
+		c->fast.cpu = pool->places > 1 ? current_cpu() : CPU_ANY;
+	}
 	if (!pool->closing) {
 		uint64_t total = 0;
 
 		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 			total += pool->total[k];
-		pool->left = total + heap.bufs + 1;
+		pool->left = total + pool->heap.out + 1;
 		return;
 	}
 	/* Freed here if all that was missing is home now. */
-	pool->left = pooled.bufs + heap.bufs + 1;
+	pool->left = all.bufs + 1;
 	bp_pool_settle(pool, 1);
 }
 

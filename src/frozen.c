@@ -7,25 +7,23 @@
  * one holds one, so a count of one means that nobody else can come or go: the
  * sole holder needs no read-modify-write to let go, or to thaw.
  */
-#include "pool.h"
-
 #include <errno.h>
+
+#include "give.h"
+#include "misuse.h"
 
 #define REFS_MAX (UINT32_MAX / 2)
 
 /* The descriptor of a frozen handle, which must be one. */
-static struct buf *frozen(const char *call, const bufpool_frozen_t *f)
+static struct bp_buf *frozen(const char *call, const bufpool_frozen_t *f)
 {
-	struct buf *d = CK_CC_DECONST_PTR(f);
-
-	if (CK_CC_UNLIKELY((uintptr_t) d % sizeof(*d) != 0 ||
-	                   (buf_state(d) & ~0xffu) != STATE_FROZEN))
-		bp_misuse_handle(call, d);
-	return d;
+	if (CK_CC_UNLIKELY(bp_handle_state(f) != BP_FROZEN))
+		bp_misuse_handle(call, f);
+	return CK_CC_DECONST_PTR(f);
 }
 
 /* Whether the caller's reference is the only one. */
-static bool is_sole(const struct buf *d)
+static bool is_sole(const struct bp_buf *d)
 {
 	bool sole = ck_pr_load_32(&d->refs) == 1;
 
@@ -36,26 +34,22 @@ static bool is_sole(const struct buf *d)
 
 bufpool_frozen_t *bufpool_freeze(bufpool_buf_t *buf)
 {
-	struct buf *d = (struct buf *) buf;
-	uint32_t state;
+	struct bp_buf *d = (struct bp_buf *) buf;
 
 	if (d == NULL) {
 		errno = EINVAL;
 		return NULL;
 	}
-	if (CK_CC_UNLIKELY((uintptr_t) d % sizeof(*d) != 0))
-		bp_misuse_handle("bufpool_freeze", d);
-	state = buf_state(d);
-	if (CK_CC_UNLIKELY((state & ~0xffu) != STATE_OUT))
-		bp_misuse_handle("bufpool_freeze", d);
-	check_owner("bufpool_freeze", d, buf_capacity(d));
-	d->frozen = d->pub.len > d->frozen ? d->pub.len : d->frozen;
-	d->refs = 1;
-	buf_set_state(d, state - STATE_OUT + STATE_FROZEN);
+	bp_check_handle("bufpool_freeze", d, BP_OUT);
+	if (d->pub.len > d->frozen)
+		d->frozen = d->pub.len & BP_FROZEN_MOST;
+	/* Where it was a free descriptor, somebody may still read its link. */
+	ck_pr_store_32(&d->refs, 1);
+	d->state = BP_FROZEN;
 	return (bufpool_frozen_t *) d;
 }
 
-static void add_ref(const char *call, struct buf *d)
+static void add_ref(const char *call, struct bp_buf *d)
 {
 	/* Needs no order: the caller's own reference keeps the buffer. */
 	uint32_t refs = ck_pr_faa_32(&d->refs, 1);
@@ -78,7 +72,7 @@ bufpool_frozen_t *bufpool_frozen_ref(bufpool_frozen_t *f)
 
 static void release(const char *call, bufpool_frozen_t *f)
 {
-	struct buf *d = frozen(call, f);
+	struct bp_buf *d = frozen(call, f);
 	uint32_t refs;
 
 	if (!is_sole(d)) {
@@ -91,8 +85,12 @@ static void release(const char *call, bufpool_frozen_t *f)
 			return;
 		ck_pr_fence_acquire();
 	}
-	d->refs = 0;
-	bp_frozen_return(d);
+	ck_pr_store_32(&d->refs, 0);
+	/* Two may have let go of one reference. */
+	if (CK_CC_UNLIKELY(d->state != BP_FROZEN))
+		bp_misuse_handle(call, d);
+	d->state = BP_OUT;
+	bp_return_of(call, d);
 }
 
 void bufpool_frozen_unref(bufpool_frozen_t *f)
@@ -121,7 +119,7 @@ size_t bufpool_frozen_len(const bufpool_frozen_t *f)
 
 bufpool_buf_t *bufpool_thaw(bufpool_frozen_t *f)
 {
-	struct buf *d;
+	struct bp_buf *d;
 
 	if (f == NULL) {
 		errno = EINVAL;
@@ -132,14 +130,14 @@ bufpool_buf_t *bufpool_thaw(bufpool_frozen_t *f)
 		errno = EBUSY;
 		return NULL;
 	}
-	buf_set_state(d, buf_state(d) - STATE_FROZEN + STATE_OUT);
+	d->state = BP_OUT;
 	return &d->pub;
 }
 
 bufpool_slice_t bufpool_slice(bufpool_frozen_t *f, size_t offset, size_t len)
 {
 	bufpool_slice_t slice = { NULL, 0, NULL };
-	struct buf *d;
+	struct bp_buf *d;
 
 	if (f == NULL) {
 		errno = EINVAL;

@@ -1,14 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * heap.c - buffers from malloc, where no pool memory is idle or none is large
- * enough
- *
- * Payloads come and go; their descriptors stay with the pool, so that a second
- * return of the same handle is found out as long as the pool lives.  They come
- * in chunks of 64, 128, 256 ..., numbered through, and the free ones wait in a
- * stack of numbers.
- */
-#include "pool.h"
+#include "heap.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,15 +22,15 @@ static uint32_t chunk_start(unsigned c)
 	return chunk_len(c) - CHUNK_FIRST;
 }
 
-static struct buf *descriptor(const struct heap *heap, uint32_t number)
+static struct bp_buf *descriptor(const struct heap *heap, uint32_t number)
 {
 	unsigned c = 31 - __builtin_clz(number / CHUNK_FIRST + 1);
 
-	return (struct buf *) ck_pr_load_ptr(&heap->chunk[c]) +
+	return (struct bp_buf *) ck_pr_load_ptr(&heap->chunk[c]) +
 	       (number - chunk_start(c));
 }
 
-static uint32_t number_of(const struct heap *heap, const struct buf *d)
+static uint32_t number_of(const struct heap *heap, const struct bp_buf *d)
 {
 	unsigned c = 0;
 
@@ -47,32 +38,31 @@ static uint32_t number_of(const struct heap *heap, const struct buf *d)
 	       chunk_len(c) * sizeof(*d))
 		c++;
 	return chunk_start(c) +
-	       (uint32_t) (d - (struct buf *) ck_pr_load_ptr(&heap->chunk[c]));
+	       (uint32_t) (d - (struct bp_buf *) ck_pr_load_ptr(&heap->chunk[c]));
 }
 
 static uint32_t *link_of(const void *ctx, uint32_t number)
 {
-	return &descriptor(ctx, number)->link;
+	return &descriptor(ctx, number)->refs;
 }
 
 static size_t chunk_bytes(unsigned c)
 {
-	return chunk_len(c) * sizeof(struct buf);
+	return chunk_len(c) * sizeof(struct bp_buf);
 }
 
-static void chunk_free(struct buf *chunk, unsigned c)
+static void chunk_free(struct bp_buf *chunk, unsigned c)
 {
 	track_unroot(chunk, chunk_bytes(c));
 	bp_unmap(chunk, chunk_bytes(c));
 }
 
 /* Add the next chunk, if memory allows and nobody else just does it. */
-static bool grow(bufpool_t *pool)
+static bool grow(struct heap *heap)
 {
-	struct heap *heap = &pool->heap;
 	unsigned c = 0;
 	uint32_t start;
-	struct buf *chunk;
+	struct bp_buf *chunk;
 
 	while (c < HEAP_CHUNKS && ck_pr_load_ptr(&heap->chunk[c]) != NULL)
 		c++;
@@ -83,150 +73,124 @@ static bool grow(bufpool_t *pool)
 		return false;
 	start = chunk_start(c);
 	for (uint32_t i = 0; i < chunk_len(c); i++) {
-		chunk[i].pool = pool;
-		buf_set_state(&chunk[i], STATE_HOME_HEAP);
-		chunk[i].link = start + i + 1; /* the last by the push */
+		chunk[i].pool = heap->pool;
+		chunk[i].state = BP_HOME;
+		chunk[i].refs = start + i + 1; /* the last by the push */
 	}
 	track_root(chunk, chunk_bytes(c));
 	ck_pr_fence_release(); /* the descriptors before their chunk */
 	if (ck_pr_cas_ptr(&heap->chunk[c], NULL, chunk))
-		stack_push(&heap->free, start, &chunk[chunk_len(c) - 1].link);
+		stack_push(&heap->free, start, &chunk[chunk_len(c) - 1].refs);
 	else
 		chunk_free(chunk, c);
 	return true;
 }
 
-static struct buf *descriptor_take(bufpool_t *pool)
+static struct bp_buf *descriptor_take(struct heap *heap)
 {
-	struct heap *heap = &pool->heap;
 	uint32_t number;
 
 	while (stack_pop(&heap->free, link_of, heap, &number, 1) == 0)
-		if (!grow(pool))
+		if (!grow(heap))
 			return NULL;
 	return descriptor(heap, number);
 }
 
-static void descriptor_give(bufpool_t *pool, struct buf *d)
+static void descriptor_give(struct heap *heap, struct bp_buf *d)
 {
-	stack_push(&pool->heap.free, number_of(&pool->heap, d), &d->link);
+	stack_push(&heap->free, number_of(heap, d), &d->refs);
 }
 
 /* Reserve capacity bytes of the budget. */
-static bool budget_take(bufpool_t *pool, size_t capacity)
+static bool budget_take(struct heap *heap, size_t capacity)
 {
-	size_t limit = pool->heap_limit;
-	uint64_t was = ck_pr_load_64(&pool->heap.bytes);
+	size_t limit = heap->limit;
+	uint64_t was = ck_pr_load_64(&heap->bytes);
 
 	do {
 		if (limit != 0 && (capacity > limit || was > limit - capacity))
 			return false;
-	} while (!ck_pr_cas_64_value(&pool->heap.bytes, was, was + capacity,
-	                             &was));
+	} while (!ck_pr_cas_64_value(&heap->bytes, was, was + capacity, &was));
 	return true;
 }
 
-static struct buf *allocate(bufpool_t *pool, size_t capacity, size_t alignment)
+void bp_heap_init(struct heap *heap, bufpool_t *pool,
+                  const bufpool_config_t *cfg)
 {
-	struct buf *d = descriptor_take(pool);
+	heap->free = STACK_NIL;
+	heap->pool = pool;
+	heap->limit = cfg->heap_limit;
+	heap->wipe = cfg->wipe;
+}
+
+struct bp_buf *bp_heap_take(struct heap *heap, unsigned k, size_t capacity,
+                            size_t alignment, int *error)
+{
+	struct bp_buf *d;
 	void *data;
 
-	if (d == NULL)
+	*error = ENOBUFS;
+	if (!budget_take(heap, capacity))
 		return NULL;
-	if (posix_memalign(&data, alignment, capacity) != 0) {
-		descriptor_give(pool, d);
+	*error = ENOMEM;
+	d = descriptor_take(heap);
+	if (d != NULL && posix_memalign(&data, alignment, capacity) != 0) {
+		descriptor_give(heap, d);
+		d = NULL;
+	}
+	if (d == NULL) {
+		ck_pr_sub_64(&heap->bytes, capacity);
 		return NULL;
 	}
-	if (pool->wipe != BUFPOOL_WIPE_NONE)
+	if (heap->wipe != BUFPOOL_WIPE_NONE)
 		memset(data, 0, capacity);
-	d->pub.data = d->base = data;
-	d->pub.capacity = capacity;
+	buf_init(d, BP_FROM_HEAP, 0, data, capacity, 0);
+	ck_pr_inc_64(&heap->out);
+	ck_pr_inc_64(&heap->served[k]);
 	return d;
 }
 
-bufpool_buf_t *bp_heap_checkout(bufpool_t *pool, size_t size, size_t alignment)
+void bp_heap_give(struct heap *heap, struct bp_buf *d)
 {
-	unsigned k = bp_class_of(size);
-	size_t capacity = k < BUFPOOL_CLASSES ? class_size[k] : size;
-	struct heap *heap = &pool->heap;
-	struct buf *d;
-	int saved = errno;
+	size_t capacity = d->pub.capacity;
 
-	if (!budget_take(pool, capacity)) {
-		errno = ENOBUFS;
-		return NULL;
-	}
-	d = allocate(pool, capacity, alignment);
-	if (d == NULL) {
-		ck_pr_sub_64(&heap->bytes, capacity);
-		errno = ENOMEM;
-		return NULL;
-	}
-	ck_pr_inc_64(&pool->left); /* a reason for the pool to stay */
-	ck_pr_inc_64(&heap->out);
-	ck_pr_inc_64(&heap->served[k]);
-	bp_gauge_add(&pool->bufs, 1);
-	bp_gauge_add(&pool->bytes, size);
-	d->pub.len = size;
-	d->asked = size;
-	buf_set_state(d, STATE_OUT_HEAP);
-	errno = saved;
-	return &d->pub;
-}
-
-void bp_heap_return(struct buf *d)
-{
-	bufpool_t *pool = d->pool;
-	struct heap *heap = &pool->heap;
-	size_t capacity = buf_capacity(d);
-	int saved = errno;
-
-	check_owner("bufpool_return", d, capacity);
-	if (pool->wipe == BUFPOOL_WIPE_USED)
+	if (heap->wipe == BUFPOOL_WIPE_USED)
 		bp_wipe_memset(d->base, buf_used(d));
-	else if (pool->wipe != BUFPOOL_WIPE_NONE)
+	else if (heap->wipe != BUFPOOL_WIPE_NONE)
 		bp_wipe_memset(d->base, capacity);
-	buf_set_state(d, STATE_HOME_HEAP);
+	d->state = BP_HOME;
 	free(d->base);
 	ck_pr_sub_64(&heap->bytes, capacity);
 	ck_pr_dec_64(&heap->out);
-	bp_gauge_add(&pool->bytes, -d->asked);
-	bp_gauge_add(&pool->bufs, -1);
-	descriptor_give(pool, d);
-	bp_pool_settle(pool, 1);
-	errno = saved;
+	descriptor_give(heap, d);
 }
 
-void bp_heap_release(bufpool_t *pool)
+void bp_heap_release(struct heap *heap)
 {
 	for (unsigned c = 0; c < HEAP_CHUNKS; c++)
-		if (pool->heap.chunk[c] != NULL)
-			chunk_free(pool->heap.chunk[c], c);
+		if (heap->chunk[c] != NULL)
+			chunk_free(heap->chunk[c], c);
 }
 
-void bp_heap_remake(bufpool_t *pool, uint64_t *bufs, uint64_t *asked)
+void bp_heap_remake(struct heap *heap, void (*is_out)(void *arg, size_t bytes),
+                    void *arg)
 {
-	struct heap *heap = &pool->heap;
-	struct heap old = *heap;
-
-	*asked = 0;
-	*heap = (struct heap){ .free = STACK_NIL };
-	for (unsigned c = 0; c < HEAP_CHUNKS && old.chunk[c] != NULL; c++) {
-		heap->chunk[c] = old.chunk[c];
+	heap->free = STACK_NIL;
+	heap->out = heap->bytes = 0;
+	memset(heap->served, 0, sizeof(heap->served));
+	for (unsigned c = 0; c < HEAP_CHUNKS && heap->chunk[c] != NULL; c++) {
 		for (uint32_t i = 0; i < chunk_len(c); i++) {
-			struct buf *d = &heap->chunk[c][i];
+			struct bp_buf *d = &heap->chunk[c][i];
 
-			if (buf_state(d) != STATE_OUT_HEAP &&
-			    buf_state(d) != STATE_FROZEN_HEAP) {
-				d->pool = pool;
-				buf_set_state(d, STATE_HOME_HEAP);
-				descriptor_give(pool, d);
+			if (d->state != BP_OUT && d->state != BP_FROZEN) {
+				d->pool = heap->pool;
+				d->state = BP_HOME;
+				descriptor_give(heap, d);
 				continue;
 			}
 			heap->out++;
 			heap->bytes += buf_capacity(d);
-			*asked += d->asked;
+			is_out(arg, buf_capacity(d));
 		}
 	}
-	*bufs = heap->out;
 }

@@ -14,7 +14,7 @@
 #ifndef PLACE_H
 #define PLACE_H
 
-#include "pool.h"
+#include "buf.h"
 
 #pragma GCC visibility push(default)
 #include <bufpool/hwloc.h>

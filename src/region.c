@@ -6,44 +6,8 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "track.h"
-
-#define HUGE_PAGE ((size_t) 2 * 1024 * 1024)
-#define MAP_HUGE_PAGE (MAP_HUGETLB | 21 << 26) /* 2^21, see mmap(2) */
-
-static size_t page_size(void)
-{
-	return (size_t) sysconf(_SC_PAGESIZE);
-}
-
-static size_t round_up(size_t n, size_t unit)
-{
-	return (n + unit - 1) / unit * unit;
-}
-
-/* ------------------------------------------------------------- populating */
-
-/* Make every page present now, so that no use of a buffer faults later. */
-static bool populate(char *base, size_t len)
-{
-#ifdef MADV_POPULATE_WRITE
-	int rc;
-
-	do
-		rc = madvise(base, len, MADV_POPULATE_WRITE);
-	while (rc != 0 && (errno == EINTR || errno == EAGAIN));
-	if (rc == 0)
-		return true;
-	if (errno != EINVAL && errno != ENOSYS)
-		return false;
-#endif
-	/* Linux before 5.14. */
-	for (size_t at = 0; at < len; at += PAGE)
-		((volatile char *) base)[at] = 0;
-	return true;
-}
 
 /* The figure in kB that follows a name in a file of /proc; -1 if none does. */
 static int64_t proc_kb(FILE *file, const char *name)
@@ -99,7 +63,7 @@ static int populate_at(char *base, size_t len, const struct places *places,
 
 		if (error != 0 && places->strict)
 			return error;
-		if (!populate(base + at, n))
+		if (!bp_populate(base + at, n))
 			return ENOMEM;
 		if (error == 0)
 			error = bp_place_check(places, place, base + at, n);
@@ -110,100 +74,6 @@ static int populate_at(char *base, size_t len, const struct places *places,
 	if (error != 0 && !places->strict)
 		error = EXDEV;
 	return error;
-}
-
-/* ---------------------------------------------------------------- mapping */
-
-/*
- * Address space, aligned, with a page that nobody can access on either side:
- * an overrun of the last buffer stops the program there, instead of reaching
- * what the kernel put next, which may well be the descriptors of a pool.
- */
-static char *reserve(size_t len, size_t alignment)
-{
-	size_t guard = page_size();
-	size_t room = round_up(guard + alignment + len + guard, guard);
-	char *base, *aligned, *end;
-
-	if (room < len)
-		return NULL;
-	base = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (base == MAP_FAILED)
-		return NULL;
-	aligned = base + guard;
-	aligned += -(uintptr_t) aligned & (alignment - 1);
-	end = aligned + len + guard;
-	if (aligned - guard > base)
-		munmap(base, (size_t) (aligned - guard - base));
-	if (base + room > end)
-		munmap(end, (size_t) (base + room - end));
-	return aligned;
-}
-
-/*
- * The same, of reserved huge pages.  They do not go over what is ours there: if
- * there are too few, MAP_FIXED fails after it has unmapped the place, another
- * thread may map something into the hole, and we would unmap that.
- */
-static char *reserve_huge(size_t len)
-{
-	size_t guard = page_size();
-	char *base = reserve(len, HUGE_PAGE), *got;
-
-	if (base == NULL)
-		return NULL;
-	munmap(base, len);
-	got = mmap(base, len, PROT_READ | PROT_WRITE,
-	           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-	                   MAP_HUGE_PAGE,
-	           -1, 0);
-	if (got == base)
-		return base;
-	if (got != MAP_FAILED) /* Linux before 4.17 */
-		munmap(got, len);
-	munmap(base - guard, guard);
-	munmap(base + len, guard);
-	return NULL;
-}
-
-static void release(void *base, size_t len)
-{
-	size_t guard = page_size();
-
-	munmap((char *) base - guard, guard + len + guard);
-}
-
-void *bp_guarded_map(size_t len)
-{
-	size_t body = round_up(len, page_size());
-	char *base = reserve(body, page_size());
-
-	if (base == NULL)
-		return NULL;
-	if (mprotect(base, body, PROT_READ | PROT_WRITE) != 0 ||
-	    !populate(base, body)) {
-		release(base, body);
-		return NULL;
-	}
-	return base;
-}
-
-void bp_guarded_unmap(void *base, size_t len)
-{
-	release(base, round_up(len, page_size()));
-}
-
-void *bp_map(size_t len)
-{
-	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
-	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-
-	return p != MAP_FAILED ? p : NULL;
-}
-
-void bp_unmap(void *p, size_t len)
-{
-	munmap(p, len);
 }
 
 /* ---------------------------------------------------------------- regions */
@@ -267,7 +137,7 @@ static int fill(struct region *r, const struct places *places, unsigned place)
 		error = populate_at(r->pub.base, r->mapped, places, place);
 	} else {
 		bp_node_keep(r->pub.base, r->mapped);
-		if (!populate(r->pub.base, r->mapped))
+		if (!bp_populate(r->pub.base, r->mapped))
 			error = ENOMEM;
 	}
 	if (places->topology != NULL && error == 0)
@@ -284,8 +154,8 @@ static int try_pages(struct region *r, size_t alignment, enum pages pages,
 	int error = ENOMEM;
 
 	r->pub.numa_node = NODE_ASK;
-	r->pub.base = pages == PAGES_HUGETLB ? reserve_huge(r->mapped)
-	                                     : reserve(r->mapped, alignment);
+	r->pub.base = pages == PAGES_HUGETLB ? bp_reserve_huge(r->mapped)
+	                                     : bp_reserve(r->mapped, alignment);
 	if (r->pub.base == NULL)
 		return ENOMEM;
 	if (make_usable(r, pages) && advise(r, flags))
@@ -294,7 +164,7 @@ static int try_pages(struct region *r, size_t alignment, enum pages pages,
 	    mlock(r->pub.base, r->mapped) != 0)
 		error = errno == EPERM ? EPERM : ENOMEM;
 	if (error != 0) {
-		release(r->pub.base, r->mapped);
+		bp_release(r->pub.base, r->mapped);
 		r->pub.base = NULL;
 		return error;
 	}
@@ -303,7 +173,7 @@ static int try_pages(struct region *r, size_t alignment, enum pages pages,
 	    (pages == PAGES_TRANSPARENT && is_huge(r->pub.base, r->mapped)))
 		r->pub.page_size = HUGE_PAGE;
 	else
-		r->pub.page_size = page_size();
+		r->pub.page_size = bp_page_size();
 	return 0;
 }
 
@@ -322,14 +192,14 @@ int bp_region_create(struct region *r, size_t len, size_t alignment,
 		return try_pages(r, HUGE_PAGE, PAGES_TRANSPARENT, places, place,
 		                 flags);
 	}
-	r->mapped = round_up(len, page_size());
+	r->mapped = round_up(len, bp_page_size());
 	return try_pages(r, alignment, PAGES_SMALL, places, place, flags);
 }
 
 void bp_region_destroy(struct region *r)
 {
 	if (r->mapped > 0)
-		release(r->pub.base, r->mapped);
+		bp_release(r->pub.base, r->mapped);
 }
 
 bool bp_region_renew(struct region *r, unsigned flags)
@@ -339,7 +209,7 @@ bool bp_region_renew(struct region *r, unsigned flags)
 	             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
 	r->keep = false;
-	r->pub.page_size = page_size();
+	r->pub.page_size = bp_page_size();
 	r->pub.numa_node = NODE_ASK;
 	if (base == r->pub.base && advise(r, flags))
 		return true;
@@ -361,11 +231,10 @@ bool bp_region_drop(struct region *r, void *base, size_t len)
 void bp_region_refill(void *base, size_t len)
 {
 	/* If it fails, the owner's first touch will tell. */
-	populate(base, len);
+	bp_populate(base, len);
 }
 
-/* The node that all of a region is on, where that need not be asked. */
-static int known_node(const struct region *r)
+int bp_region_node(const struct region *r)
 {
 	return ck_pr_load_uint(&r->trimmed) ? NODE_ASK : r->pub.numa_node;
 }
@@ -374,74 +243,10 @@ bufpool_region_t bp_region_describe(const struct region *r)
 {
 	bufpool_region_t out = r->pub;
 
-	out.numa_node = known_node(r);
+	out.numa_node = bp_region_node(r);
 	if (out.numa_node == NODE_ASK)
 		out.numa_node = bp_node_of(out.base, out.len);
 	if (ck_pr_load_uint(&r->trimmed))
-		out.page_size = page_size();
+		out.page_size = bp_page_size();
 	return out;
-}
-
-size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out, size_t max)
-{
-	if (pool == NULL || (out == NULL && max > 0)) {
-		errno = EINVAL;
-		return 0;
-	}
-	for (size_t i = 0; i < max && i < pool->regions; i++)
-		out[i] = bp_region_describe(&pool->region[i]);
-	return pool->regions;
-}
-
-/* The region that a buffer lies in; NULL if it is from the heap. */
-static struct region *region_of(const char *call, const bufpool_buf_t *buf)
-{
-	const struct buf *d = (const struct buf *) buf;
-	unsigned k;
-
-	if ((uintptr_t) d % sizeof(*d) != 0 ||
-	    (buf_state(d) & ~0xffu) != STATE_OUT)
-		bp_misuse_handle(call, d);
-	k = buf_state(d) - STATE_OUT;
-	if (k >= BUFPOOL_CLASSES)
-		return NULL;
-	return pool_depot(d->pool, place_of(d->pool, d, k), k)->region;
-}
-
-int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
-                       size_t *offset)
-{
-	struct region *r;
-
-	if (buf == NULL) {
-		errno = EINVAL;
-		return -1;
-	}
-	r = region_of("bufpool_buf_region", buf);
-	if (r == NULL) {
-		errno = ENOENT;
-		return -1;
-	}
-	if (index != NULL)
-		*index = r->pub.index;
-	if (offset != NULL)
-		*offset = (size_t) ((char *) buf->data - (char *) r->pub.base);
-	return 0;
-}
-
-int bufpool_buf_node(const bufpool_buf_t *buf)
-{
-	int saved = errno, node;
-	struct region *r;
-
-	if (buf == NULL) {
-		errno = EINVAL;
-		return -1;
-	}
-	r = region_of("bufpool_buf_node", buf);
-	node = r != NULL ? known_node(r) : NODE_ASK;
-	if (node == NODE_ASK)
-		node = bp_node_of(buf->data, buf->capacity);
-	errno = saved;
-	return node;
 }

@@ -21,6 +21,12 @@ struct region {
 	                     may lie elsewhere, and are not huge */
 };
 
+/* What every buffer of a class is aligned to in a region aligned to it. */
+static inline size_t class_alignment(size_t size)
+{
+	return min_size(size & -size, HUGE_PAGE);
+}
+
 #define NODE_ASK (-2) /* look where the pages are */
 
 /*
@@ -43,6 +49,9 @@ bool bp_region_renew(struct region *r, unsigned flags);
 /* Have the pages of an idle buffer taken away, or put back, zeroed. */
 bool bp_region_drop(struct region *r, void *base, size_t len);
 void bp_region_refill(void *base, size_t len);
+
+/* The node that all of it is on, where that need not be asked; else NODE_ASK. */
+int bp_region_node(const struct region *r);
 
 /* What bufpool_regions() shows. */
 bufpool_region_t bp_region_describe(const struct region *r);

@@ -91,6 +91,23 @@ static inline unsigned stack_pop(uint64_t *head, stack_link_fn *link,
 	return got;
 }
 
+/* Take the top one of those that are linked through next[]; STACK_NIL: there is
+   none. */
+static inline uint32_t stack_pop_one(uint64_t *head, uint32_t *next)
+{
+	uint64_t was = ck_pr_load_64(head);
+	uint32_t top;
+
+	do {
+		top = stack_top(was);
+		if (top >= STACK_CLOSED)
+			return STACK_NIL;
+	} while (!ck_pr_cas_64_value(
+		head, was, stack_next(was, ck_pr_load_32(&next[top])), &was));
+	ck_pr_fence_acquire();
+	return top;
+}
+
 /* Refuse all further pushes; returns what was on top, linked as it was. */
 static inline uint32_t stack_close(uint64_t *head)
 {

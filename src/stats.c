@@ -7,87 +7,99 @@
 #include <stdlib.h>
 #include <string.h>
 
-void bp_gauge_add(struct gauge *gauge, uint64_t delta)
-{
-	uint64_t now = ck_pr_faa_64(&gauge->now, delta) + delta;
-	uint64_t peak = ck_pr_load_64(&gauge->peak);
-
-	/* A decrease is a negative number modulo 2^64. */
-	while ((int64_t) delta > 0 && peak < now &&
-	       !ck_pr_cas_64_value(&gauge->peak, peak, now, &peak))
-		;
-}
-
 /* Read while others count, a difference may come out just below zero. */
 static uint64_t at_least_zero(uint64_t n)
 {
 	return (int64_t) n < 0 ? 0 : n;
 }
 
-static void class_stats(const bufpool_t *pool, unsigned k,
-                        bufpool_class_stats_t *out)
+/* What only the caches know, of all classes in one walk: so that what a thread
+   takes and gives back meanwhile is seen either twice or not at all. */
+static void add_cache(const struct cache *c, bufpool_stats_t *out)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		const struct bp_magazine *m = &c->fast.magazine[k];
+		bufpool_class_stats_t *class = &out->per_class[k];
+
+		class->checked_out += cache_out(c, k);
+		class->cache_hits += ck_pr_load_64(&m->hits);
+		class->depot_hits += ck_pr_load_64(&m->depot_hits);
+		class->stolen += ck_pr_load_64(&m->stolen);
+		class->remote_hits += ck_pr_load_64(&c->remote_hits[k]);
+		class->cached += bp_magazine_count(m);
+	}
+}
+
+/* What is counted in the pool, and that all of it makes sense. */
+static void finish_class(const bufpool_t *pool, unsigned k,
+                         bufpool_class_stats_t *out)
 {
 	const struct shared_counts *shared = &pool->counts[k];
-	/* Returns are read first: who returned has checked out before, so
-	   that the difference is not below zero but by reordering, or while
-	   a cache is being refilled. */
 	uint64_t returns = ck_pr_load_64(&shared->returns);
-	const struct cache *c;
+	uint64_t depot_hits = ck_pr_load_64(&shared->depot_hits);
+	uint64_t stolen = ck_pr_load_64(&shared->stolen);
 
-	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next)
-		returns += magazine_returns(&c->magazine[k]);
 	out->total = pool->total[k];
-	out->depot_hits = ck_pr_load_64(&shared->depot_hits);
-	out->stolen = ck_pr_load_64(&shared->stolen);
-	out->remote_hits = ck_pr_load_64(&shared->remote_hits);
-	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next) {
-		const struct magazine *m = &c->magazine[k];
-
-		out->cache_hits += ck_pr_load_64(&m->hits);
-		out->depot_hits += ck_pr_load_64(&m->depot_hits);
-		out->stolen += ck_pr_load_64(&m->stolen);
-		out->remote_hits += ck_pr_load_64(&m->remote_hits);
-		out->cached += bp_magazine_count(m);
-	}
+	out->depot_hits += depot_hits;
+	out->stolen += stolen;
+	out->remote_hits += ck_pr_load_64(&shared->remote_hits);
 	out->heap_fallbacks = ck_pr_load_64(&pool->heap.served[k]);
-	out->checked_out = at_least_zero(out->cache_hits + out->depot_hits +
-	                                 out->stolen - returns);
+	out->checked_out = at_least_zero(out->checked_out + depot_hits +
+	                                 stolen - returns);
 	if (out->checked_out > out->total)
 		out->checked_out = out->total;
 	out->idle = out->total - out->checked_out;
 	if (out->cached > out->idle)
 		out->cached = out->idle;
+	out->peak_checked_out = ck_pr_load_64(&pool->account.klass[k].peak);
+	/* What was on the move counts twice for a moment. */
+	if (out->heap_fallbacks == 0 && out->peak_checked_out > out->total)
+		out->peak_checked_out = out->total;
+}
+
+static void finish(const bufpool_t *pool, bufpool_stats_t *out)
+{
+	uint64_t bufs = 0, bytes = 0;
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		bufpool_class_stats_t *class = &out->per_class[k];
+
+		finish_class(pool, k, class);
+		out->hits +=
+			class->cache_hits + class->depot_hits + class->stolen;
+		out->misses += class->heap_fallbacks;
+		out->checked_out += class->checked_out;
+		out->bytes_checked_out += class->checked_out * class_size[k];
+		bufs += class->total;
+		bytes += class->total * class_size[k];
+	}
+	out->oversize = ck_pr_load_64(&pool->heap.served[BUFPOOL_CLASSES]);
+	out->misses += out->oversize;
+	out->heap_bytes = ck_pr_load_64(&pool->heap.bytes);
+	out->checked_out += ck_pr_load_64(&pool->heap.out);
+	out->bytes_checked_out += out->heap_bytes;
+	out->peak_checked_out = ck_pr_load_64(&pool->account.bufs.peak);
+	out->peak_bytes_checked_out = ck_pr_load_64(&pool->account.bytes.peak);
+	if (out->misses > 0)
+		return;
+	if (out->peak_checked_out > bufs)
+		out->peak_checked_out = bufs;
+	if (out->peak_bytes_checked_out > bytes)
+		out->peak_bytes_checked_out = bytes;
 }
 
 void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out)
 {
 	const struct cache *c;
-	uint64_t spare = 0;
 
 	if (out == NULL)
 		return;
 	memset(out, 0, sizeof(*out));
 	if (pool == NULL)
 		return;
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
-		bufpool_class_stats_t *class = &out->per_class[k];
-
-		class_stats(pool, k, class);
-		out->hits +=
-			class->cache_hits + class->depot_hits + class->stolen;
-		out->misses += class->heap_fallbacks;
-		out->checked_out += class->checked_out;
-	}
-	out->oversize = ck_pr_load_64(&pool->heap.served[BUFPOOL_CLASSES]);
-	out->misses += out->oversize;
-	out->heap_bytes = ck_pr_load_64(&pool->heap.bytes);
-	out->checked_out += ck_pr_load_64(&pool->heap.out);
 	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next)
-		spare += ck_pr_load_64(&c->spare);
-	out->bytes_checked_out =
-		at_least_zero(ck_pr_load_64(&pool->bytes.now) - spare);
-	out->peak_checked_out = ck_pr_load_64(&pool->bufs.peak);
-	out->peak_bytes_checked_out = ck_pr_load_64(&pool->bytes.peak);
+		add_cache(c, out);
+	finish(pool, out);
 }
 
 /* -------------------------------------------------------------- printing */
@@ -115,8 +127,8 @@ static const struct field totals[] = {
 	TOTAL(oversize, true, "Misses above the largest class."),
 	TOTAL(checked_out, false, "Buffers out, from the heap too."),
 	TOTAL(peak_checked_out, false, "Most buffers out at a time."),
-	TOTAL(bytes_checked_out, false, "Bytes asked for, of buffers out."),
-	TOTAL(peak_bytes_checked_out, false, "Most bytes asked for at a time."),
+	TOTAL(bytes_checked_out, false, "Capacities of buffers out."),
+	TOTAL(peak_bytes_checked_out, false, "Most bytes out at a time."),
 	TOTAL(heap_bytes, false, "Capacities of live heap buffers."),
 };
 
@@ -129,6 +141,8 @@ static const struct field class_fields[] = {
 	CLASS(stolen, true, "Checkouts served from another thread's cache."),
 	CLASS(heap_fallbacks, true, "Checkouts served by the heap."),
 	CLASS(checked_out, false, "Pool buffers that are out."),
+	CLASS(peak_checked_out, false,
+	      "Most buffers out at a time, from the heap too."),
 	CLASS(remote_hits, true, "Checkouts served from another NUMA node."),
 };
 
@@ -245,9 +259,4 @@ int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
 	free(text);
 	errno = saved;
 	return ok ? 0 : -1;
-}
-
-const char *bufpool_version(void)
-{
-	return BUFPOOL_VERSION;
 }

@@ -18,6 +18,10 @@
 #endif
 #endif
 
+#if defined(__SANITIZE_ADDRESS__) || defined(BUFPOOL_VALGRIND)
+#define TRACKED 1
+#endif
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #define TRACK_IDLE(p, n) ASAN_POISON_MEMORY_REGION((p), (n))

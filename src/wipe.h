@@ -130,6 +130,26 @@ BP_WIPE_INLINE __attribute__((target("avx512f"))) void bp_wipe_avx512(void *p,
 
 #endif /* __x86_64__ */
 
+/*
+ * The routines that a class may be erased by, as its column in the table says:
+ * X(..., routine, attributes of functions it is inlined into), in the order of
+ * enum bp_wipe.
+ */
+#define WIPES_memset(X, ...) X(__VA_ARGS__, memset, )
+#define WIPES_stream(X, ...) X(__VA_ARGS__, stream, )
+#if defined(__x86_64__)
+#define WIPES_auto(X, ...)                                                     \
+	X(__VA_ARGS__, memset, )                                               \
+	X(__VA_ARGS__, call, )                                                 \
+	X(__VA_ARGS__, stos, )                                                 \
+	X(__VA_ARGS__, avx2, __attribute__((target("avx2"))))                  \
+	X(__VA_ARGS__, avx512, __attribute__((target("avx512f"))))
+#else
+#define WIPES_auto(X, ...)                                                     \
+	X(__VA_ARGS__, memset, )                                               \
+	X(__VA_ARGS__, call, )
+#endif
+
 const char *bp_wipe_name(enum bp_wipe wipe);
 /* Whether this CPU and its system have what it takes. */
 bool bp_wipe_usable(enum bp_wipe wipe);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* check_depot.c - the shared level alone: stacks of numbers, and shards */
-#include "pool.h"
+#include "depot.h"
 #include "stack.h"
 #undef PAGE /* common.h has it too */
 
@@ -9,7 +9,7 @@
 #define COUNT 100
 
 static struct depot depot;
-static struct buf bufs[COUNT];
+static struct bp_buf bufs[COUNT];
 static uint32_t next[COUNT];
 
 static void setup(uint32_t total, unsigned shards)
@@ -19,7 +19,7 @@ static void setup(uint32_t total, unsigned shards)
 
 START_TEST(takes_what_is_there)
 {
-	struct buf *out[MAGAZINE_SLOTS];
+	struct bp_buf *out[BP_SLOTS];
 
 	setup(10, 1);
 	/* In the order of addresses at first. */
@@ -35,8 +35,8 @@ END_TEST
 
 START_TEST(warm_buffers_come_first)
 {
-	struct buf *given[3] = {&bufs[7], &bufs[2], &bufs[5]};
-	struct buf *out[4];
+	struct bp_buf *given[3] = {&bufs[7], &bufs[2], &bufs[5]};
+	struct bp_buf *out[4];
 
 	setup(0, 1);
 	ck_assert(bp_depot_give(&depot, 0, &given[2], 1));
@@ -48,13 +48,13 @@ END_TEST
 
 START_TEST(every_shard_is_found)
 {
-	struct buf *out[1];
+	struct bp_buf *out[1];
 
 	for (unsigned shards = 1; shards <= DEPOT_SHARDS; shards *= 2) {
 		setup(0, shards);
 		for (unsigned to = 0; to < 2 * shards; to++)
 			for (unsigned from = 0; from < 2 * shards; from++) {
-				struct buf *d = &bufs[to];
+				struct bp_buf *d = &bufs[to];
 
 				ck_assert(bp_depot_give(&depot, to, &d, 1));
 				ck_assert_uint_eq(
@@ -68,7 +68,7 @@ END_TEST
 /* One's own shard first: that is what they are for. */
 START_TEST(own_shard_first)
 {
-	struct buf *a = &bufs[1], *b = &bufs[2], *out[1];
+	struct bp_buf *a = &bufs[1], *b = &bufs[2], *out[1];
 
 	setup(0, 2);
 	ck_assert(bp_depot_give(&depot, 0, &a, 1));
@@ -80,7 +80,7 @@ END_TEST
 
 START_TEST(closed_for_ever)
 {
-	struct buf *d = &bufs[0], *out[2];
+	struct bp_buf *d = &bufs[0], *out[2];
 
 	setup(10, 4);
 	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 2), 2);
@@ -95,7 +95,7 @@ END_TEST
 
 START_TEST(stamp_changes)
 {
-	struct buf *out[1];
+	struct bp_buf *out[1];
 	uint64_t stamp;
 
 	setup(3, 2);
@@ -116,7 +116,7 @@ END_TEST
  */
 START_TEST(a_stale_top_is_noticed)
 {
-	struct buf *out[2];
+	struct bp_buf *out[2];
 	uint64_t *head = &depot.shard[0].head;
 	uint64_t was, now;
 
@@ -141,7 +141,7 @@ static void *mover(void *arg)
 	unsigned char me = (unsigned char) (uintptr_t) arg;
 	uint64_t seed = me * 0x9e3779b97f4a7c15u;
 	long rounds = scaled(300000);
-	struct buf *out[16];
+	struct bp_buf *out[16];
 
 	while (rounds-- > 0) {
 		unsigned n = bp_depot_take(&depot, me, out,

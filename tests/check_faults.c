@@ -14,8 +14,7 @@
 #include <stdarg.h>
 
 #undef PAGE /* the library has its own */
-#include "cache.h"
-#include "wait.h"
+#include "thread.h"
 
 /* ------------------------------------------------------------- the system */
 
@@ -605,17 +604,17 @@ START_TEST(trim_wakes_waiters)
 }
 END_TEST
 
-/* A thread that can have no cache. */
+/* A thread that has no cache, and gets none for this. */
 static void *trim_without_cache(void *arg)
 {
+	struct usage before = usage();
 	size_t got;
 
 	errno = ERRNO_SENTINEL;
-	allocations = 0;
 	got = bufpool_trim(arg);
-	must(allocations == -1);
 	must(errno == ERRNO_SENTINEL);
 	must(got == 24 * PAGE);
+	must(same(before, usage()));
 	return NULL;
 }
 
@@ -725,7 +724,7 @@ START_TEST(no_membarrier)
 		put_to_sleep(&s[i], pool, 6);
 	/* The fast paths, which have none, are not for these caches. */
 	for (const struct cache *c = pool->caches; c != NULL; c = c->next)
-		must(c->pool == NO_POOL && c->fenced);
+		must(c->fast.pool == BP_NO_POOL && c->fast.fenced);
 	ck_assert_uint_eq(drain(pool, BUFPOOL_CLASS_4K, bufs, 24), 24);
 	ck_assert_uint_gt(stats_of(pool).per_class[BUFPOOL_CLASS_4K].stolen, 0);
 	data = bufs[0]->data;
@@ -751,6 +750,7 @@ static struct {
 	bufpool_buf_t *bufs[4];
 	enum taking { ONE_BY_ONE, IN_BULK, FLUSHED, TAKINGS } way;
 	pthread_barrier_t go, done;
+	int fences;
 } rival;
 
 /* How many it has then. */
@@ -791,8 +791,12 @@ static void *rival_thread(void *arg)
 	return NULL;
 }
 
+/* The thief's first fence is for what was put before, the second for what it has
+   claimed. */
 static void at_claim(void)
 {
+	if (rival.fences++ == 0)
+		return;
 	at_membarrier = NULL;
 	meet(&rival.go);
 	meet(&rival.done);
@@ -828,11 +832,11 @@ END_TEST
 START_TEST(late_limit)
 {
 	bufpool_t *pool = pool_of(8, 4);
-	struct magazine *m;
+	struct bp_magazine *m;
 	bufpool_buf_t *bufs[8];
 
 	bufpool_return(bufpool_checkout(pool, 1));
-	m = &bp_thread.cache->magazine[BUFPOOL_CLASS_4K];
+	m = &bp_thread_fast->magazine[BUFPOOL_CLASS_4K];
 	m->limit = m->bottom + 1;
 	must(bufpool_checkout_bulk(pool, 1, bufs, 8) == 8);
 	must(are_disjoint(bufs, 8));
@@ -843,15 +847,22 @@ START_TEST(late_limit)
 }
 END_TEST
 
-/* The gauge of bytes stands for what live threads may ask for, not the dead. */
-START_TEST(exits_leave_no_spare)
+/* A gauge stands for what is out, and for what is spare: at rest for no more. */
+START_TEST(gauges_stand_for_spares)
 {
 	bufpool_t *pool = pool_of(8, 4);
+	struct depot *depot = pool_depot(pool, 0, BUFPOOL_CLASS_4K);
+	uint64_t spare = 0;
 	struct sleeper s;
 
 	put_to_sleep(&s, pool, 4);
 	wake_up(&s);
-	ck_assert_uint_eq(pool->bytes.now, 0);
+	for (unsigned i = 0; i < depot->shards; i++)
+		spare += depot->shard[i].spare;
+	ck_assert_uint_gt(spare, 0);
+	ck_assert_uint_eq(pool->account.klass[BUFPOOL_CLASS_4K].now, spare);
+	ck_assert_uint_eq(pool->account.bufs.now, spare);
+	ck_assert_uint_eq(pool->account.bytes.now, spare * PAGE);
 	destroy_whole(pool);
 }
 END_TEST
@@ -862,9 +873,9 @@ START_TEST(destroyed_pool_is_forgotten)
 	bufpool_t *pool = pool_of(4, 4);
 
 	bufpool_return(bufpool_checkout(pool, 1));
-	must(bp_thread.cache->pool == pool);
+	must(bp_thread_fast->pool == pool && bp_thread_fast->key != 0);
 	bufpool_destroy(pool);
-	must(bp_thread.cache->pool == NO_POOL);
+	must(bp_thread_fast->pool == BP_NO_POOL && bp_thread_fast->key == 0);
 }
 END_TEST
 
@@ -895,6 +906,10 @@ END_TEST
 
 /* Which CPU a thread is made to believe it is on; -1: it is not told. */
 static __thread int cpu_now;
+
+/* glibc has no rseq area, to which one would look instead. */
+extern const unsigned __wrap___rseq_size;
+const unsigned __wrap___rseq_size = 0;
 
 int __wrap_sched_getcpu(void);
 int __wrap_sched_getcpu(void)
@@ -957,7 +972,7 @@ static void must_be_at_home(bufpool_t *pool)
 {
 	for (unsigned place = 0; place < pool->places; place++) {
 		struct depot *depot = pool_depot(pool, place, BUFPOOL_CLASS_4K);
-		struct buf *bufs[64];
+		struct bp_buf *bufs[64];
 		unsigned n = 0;
 
 		n += bp_depot_take(depot, 0, bufs, 64);
@@ -965,8 +980,7 @@ static void must_be_at_home(bufpool_t *pool)
 			n++;
 		must(n == depot->total);
 		for (unsigned i = 0; i < n; i++)
-			must(place_of(pool, bufs[i], BUFPOOL_CLASS_4K) ==
-			     place);
+			must(bufs[i]->place == place);
 		must(bp_depot_give(depot, 0, bufs, n));
 	}
 }
@@ -1063,8 +1077,9 @@ START_TEST(waiters_stay_in_the_parent)
 END_TEST
 
 /*
- * A waiter's fence stands for those that owners do without: it comes when the
- * waiter is counted and all alarms are set, and before it looks and sleeps.
+ * The fence of who declares a class scarce stands for those that owners do
+ * without: it comes when that is done and all alarms are set, and before who
+ * waits looks and sleeps.
  */
 static struct {
 	bufpool_t *pool;
@@ -1075,9 +1090,9 @@ static void at_fence(void)
 {
 	const struct cache *c = fencing.pool->caches;
 
-	must(fencing.pool->waitq->class[BUFPOOL_CLASS_4K].waiters == 1);
+	must(is_scarce(want_of(fencing.pool->demand, 0, BUFPOOL_CLASS_4K)));
 	for (; c != NULL; c = c->next)
-		must(c->alarm == 1);
+		must(c->fast.alarm == 1);
 	must(futex_waits == 0);
 	fencing.fences++;
 }
@@ -1092,12 +1107,12 @@ START_TEST(waiter_passes_a_fence)
 	fencing.pool = pool_of(4, 4);
 	for (int i = 0; i < 2; i++)
 		put_to_sleep(&s[i], fencing.pool, 1);
-	ck_assert_uint_eq(drain(fencing.pool, BUFPOOL_CLASS_4K, bufs, 4), 4);
 	at_membarrier = at_fence;
 	futex_waits = 0;
+	ck_assert_uint_eq(drain(fencing.pool, BUFPOOL_CLASS_4K, bufs, 4), 4);
 	must(!bufpool_checkout_wait(fencing.pool, 1, &no_time));
 	at_membarrier = NULL;
-	ck_assert_int_eq(fencing.fences, 1);
+	ck_assert_int_ge(fencing.fences, 1);
 	ck_assert_int_gt(futex_waits, 0);
 	bufpool_return_bulk(bufs, 4);
 	for (int i = 0; i < 2; i++)
@@ -1145,7 +1160,7 @@ int main(void)
 	tc = add_case(suite, "membarrier", 10);
 	tcase_add_test(tc, no_membarrier);
 	tcase_add_test(tc, late_limit);
-	tcase_add_test(tc, exits_leave_no_spare);
+	tcase_add_test(tc, gauges_stand_for_spares);
 	tcase_add_loop_test(tc, contested_takes_count, 0, TAKINGS);
 	tcase_add_test(tc, destroyed_pool_is_forgotten);
 	tcase_add_test(tc, membarrier_ends);

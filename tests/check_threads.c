@@ -410,6 +410,7 @@ static void *cache_and_pause(void *arg)
 	held = bufs[CACHED];
 	stamp(held, (uintptr_t) me);
 	meet(&dormitory.taken);
+	meet(&dormitory.taken);
 	bufpool_return_bulk(bufs, CACHED);
 	me->tid = (int) syscall(SYS_gettid);
 	while (!dormitory.over)
@@ -472,10 +473,13 @@ START_TEST(sleepers_sleep_on)
 		refuse_membarrier();
 	must(sigaction(SIGUSR1, &action, NULL) == 0);
 	dormitory.pool = class_pool(BUFPOOL_CLASS_4K, count);
-	pthread_barrier_init(&dormitory.taken, NULL, HOARDERS);
+	pthread_barrier_init(&dormitory.taken, NULL, HOARDERS + 1);
 	for (int i = 0; i < HOARDERS; i++)
 		hoarders[i].thread = start_thread(cache_and_pause,
 		                                  &hoarders[i]);
+	meet(&dormitory.taken);
+	make_plentiful(dormitory.pool);
+	meet(&dormitory.taken);
 	for (int i = 0; i < HOARDERS; i++)
 		see_asleep(&hoarders[i]);
 	stats = stats_of(dormitory.pool);

@@ -52,7 +52,7 @@ START_TEST(trim_takes_what_is_idle)
 		fill(out[k], 0x10 + k);
 		kept += classes[k].size;
 	}
-	bufpool_thread_flush(pool);
+	make_plentiful(pool);
 	put_to_sleep(&sleeper, pool, 1);
 	ck_assert_uint_ge(cached_in(pool), BUFPOOL_CLASSES);
 	ck_assert_uint_eq(bufpool_checkout_bulk(pool, 1, mine, 3), 3);

@@ -309,6 +309,24 @@ static inline size_t drain(bufpool_t *pool, int size_class,
 	return n;
 }
 
+/*
+ * What has been exhausted is not cached for some time.  Take and return until it
+ * is again; of each class that has a buffer idle.
+ */
+static inline void make_plentiful(bufpool_t *pool)
+{
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		for (int i = 0; i < 20000; i++) {
+			bufpool_buf_t *buf =
+				bufpool_try_checkout(pool, classes[k].size);
+
+			bufpool_return(buf);
+			if (buf == NULL || stats_of(pool).per_class[k].cached)
+				break;
+		}
+	bufpool_thread_flush(pool);
+}
+
 static inline int by_data(const void *a, const void *b)
 {
 	const bufpool_buf_t *const *x = a, *const *y = b;

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # object.sh - look at the machine code: wipes are there, at every optimisation
-# level, by whatever routine, and the fast paths have no atomic read-modify-write and no system call.
+# level, by whatever routine, and the fast paths have no atomic read-modify-write
+# and no system call.
 # Compiled here, without the CFLAGS of the build: sanitizers add code.
 set -eu
 
@@ -56,6 +57,8 @@ by_vector() {
 	grep -Ec "vmov[a-z0-9]+ +%$1mm[0-9]+,.*\(" || :
 }
 
+costly='[[:space:]](lock|xchg[a-z]* .*\(|syscall|sysenter)'
+
 # holds_wipers PREFIX: $tmp/asm has each routine's stores in PREFIX_routine().
 holds_wipers() {
 	[ "$(code_of "$1_memset" | wipes)" -ge 1 ] ||
@@ -101,7 +104,7 @@ DEAD(avx512, __attribute__((target("avx512f"))))
 #endif
 END
 
-classes=$(sed -n 's/.* \(erase_home_[A-Za-z0-9_]*\)(struct buf .*/\1/p' \
+classes=$(sed -n 's/^bufpool_buf_t .bufpool_checkout_\([A-Za-z0-9_]*\)(.*/\1/p' \
 	"$build/src/checkout.c")
 [ -n "$classes" ] || fail 'no class in checkout.c'
 
@@ -111,8 +114,8 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 	esac
 	# Memory that is freed next: what compilers like to leave out.
 	compile "$flags" "$src/src/heap.c"
-	[ "$(code_of bp_heap_return | wipes)" -ge 1 ] ||
-		fail "$flags: bp_heap_return() does not wipe"
+	[ "$(code_of bp_heap_give | wipes)" -ge 1 ] ||
+		fail "$flags: bp_heap_give() does not wipe"
 
 	compile "$flags" "$src/src/wipe.c"
 	holds_wipers by
@@ -123,24 +126,34 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 	! grep -q '^[0-9a-f]* <bp_wipe_memset>:$' "$tmp/asm" ||
 		[ "$(code_of bp_wipe_memset | wipes)" -ge 1 ] ||
 		fail "$flags: bp_wipe_memset() does not wipe"
-	# Of each class; one may serve both the whole buffer and the bytes used.
-	for erase_home in $classes; do
-		[ "$(code_of "$erase_home" | wipes)" -ge 1 ] ||
-			fail "$flags: $erase_home() lacks a wipe"
+	for class in $classes; do
+		holds_wipers "erase_home_$class"
 	done
-	# In bulk, too.
-	[ "$(wipes <"$tmp/asm")" -ge $((2 * $(echo "$classes" | wc -l))) ] ||
-		fail "$flags: bufpool_return_bulk() lacks a wipe"
+	# What was used of a buffer; in bulk it is by bp_erase().
+	[ "$(code_of erase_used_home | wipes)" -ge 1 ] ||
+		fail "$flags: erase_used_home() lacks a wipe"
+	grep -q 'R_.*bp_erase\b' "$tmp/asm" ||
+		fail "$flags: bufpool_return_bulk() does not erase"
+	compile "$flags" "$src/src/erase.c"
+	[ "$(code_of bp_erase | grep -Ec 'R_.*bp_wipe_(by|stream)')" -ge 1 ] ||
+		fail "$flags: bp_erase() does not erase"
+	compile "$flags" "$build/src/checkout.c"
 	[ "$(uname -m)" = x86_64 ] || continue
-	if grep -E '[[:space:]](lock|xchg[a-z]* .*\(|syscall|sysenter)' "$tmp/asm"
-	then
+	# But for the fence of pools without membarrier(), in other functions.
+	for f in bufpool_checkout bufpool_return \
+		$(echo "$classes" | sed 's/^/bufpool_checkout_/'); do
+		[ -n "$(code_of "$f")" ] || fail "$flags: no $f()"
+		! code_of "$f" | grep -E "$costly|mfence" ||
+			fail "$flags: $f() is not free of the above"
+	done
+	! grep -Ev 'lock or[a-z]* +\$0x0,.*\(%rsp\)' "$tmp/asm" |
+		grep -E "$costly" ||
 		fail "$flags: the fast paths are not free of the above"
-	fi
 done
 
 # This test can see a wipe that is missing.
 grep -v '__asm__ __volatile__("" : : "r"(p)' "$src/src/wipe.h" >"$tmp/wipe.h"
 compile -O2 "$tmp/dead.c"
 [ "$(code_of dead_memset | wipes)" -eq 0 ] || fail 'sees wipes of dead memory'
-compile -O2 "$src/src/stats.c"
-[ "$(code_of bp_gauge_add | wipes)" -eq 0 ] || fail 'sees wipes where none are'
+compile -O2 "$src/src/depot.c"
+[ "$(code_of bp_depot_give | wipes)" -eq 0 ] || fail 'sees wipes where none are'

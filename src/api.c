@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * api.c - the calls without a fast path: each checks its arguments, and is made
+ * of what take.h and the others offer
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "region.h"
+#include "take.h"
+
+/* -------------------------------------------------------------- checkouts */
+
+bufpool_buf_t *bufpool_checkout_zeroed(bufpool_t *pool, size_t size)
+{
+	bufpool_buf_t *buf = bufpool_checkout(pool, size);
+
+	/* Under the other modes it came in erased. */
+	if (buf != NULL && pool->wipe == BUFPOOL_WIPE_NONE)
+		memset(buf->data, 0, buf->capacity);
+	return buf;
+}
+
+bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
+                                        size_t alignment)
+{
+	int error = check_request(pool, size);
+	unsigned k = bp_class_of(size);
+	bufpool_buf_t *buf = NULL;
+
+	if (error == 0 &&
+	    (alignment == 0 || (alignment & (alignment - 1)) != 0))
+		error = EINVAL;
+	if (error != 0)
+		return fail(error);
+	if (k < BUFPOOL_CLASSES && alignment <= class_alignment(class_size[k]))
+		buf = bp_take(pool, k, size);
+	return buf != NULL ? buf : bp_take_heap(pool, size, alignment);
+}
+
+bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
+{
+	int error = check_request(pool, size);
+	unsigned k = bp_class_of(size);
+	bufpool_buf_t *buf = NULL;
+
+	if (error != 0)
+		return fail(error);
+	if (k < BUFPOOL_CLASSES)
+		buf = bp_take(pool, k, size);
+	return buf != NULL ? buf : fail(ENOBUFS);
+}
+
+bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
+                                     const struct timespec *timeout)
+{
+	const time_t for_ever = INT32_MAX; /* 68 years */
+	int error = check_request(pool, size);
+	unsigned k = bp_class_of(size);
+	int saved = errno;
+	bufpool_buf_t *buf;
+
+	if (error == 0 && timeout != NULL &&
+	    (timeout->tv_sec < 0 || timeout->tv_nsec < 0 ||
+	     timeout->tv_nsec >= 1000000000))
+		error = EINVAL;
+	if (error == 0 && (k == BUFPOOL_CLASSES || pool->total[k] == 0))
+		error = ENOBUFS;
+	if (error != 0)
+		return fail(error);
+	if (timeout != NULL && timeout->tv_sec > for_ever)
+		timeout = NULL;
+	buf = bp_take(pool, k, size);
+	if (buf == NULL)
+		buf = bp_take_wait(pool, k, size, timeout);
+	if (buf == NULL)
+		return fail(ETIMEDOUT);
+	errno = saved;
+	return buf;
+}
+
+size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
+                             size_t n)
+{
+	int error = check_request(pool, size);
+	unsigned k = bp_class_of(size);
+	size_t got = 0;
+
+	if (error == 0 && bufs == NULL && n > 0)
+		error = EINVAL;
+	if (error != 0) {
+		errno = error;
+		return 0;
+	}
+	while (got < n) {
+		if (k < BUFPOOL_CLASSES)
+			got += bp_checkout_cached(pool, k, size, bufs + got,
+			                          n - got);
+		/* One by the usual way, which fetches more. */
+		if (got < n) {
+			bufs[got] = bufpool_checkout(pool, size);
+			if (bufs[got++] == NULL)
+				return got - 1;
+		}
+	}
+	return got;
+}
+
+void bufpool_thread_flush(bufpool_t *pool)
+{
+	int saved = errno;
+
+	bp_thread_flush(pool);
+	errno = saved;
+}
+
+/* ----------------------------------------------------------------- memory */
+
+size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out, size_t max)
+{
+	int saved = errno;
+
+	if (pool == NULL || (out == NULL && max > 0)) {
+		errno = EINVAL;
+		return 0;
+	}
+	for (size_t i = 0; i < max && i < pool->regions; i++)
+		out[i] = bp_region_describe(&pool->region[i]);
+	errno = saved;
+	return pool->regions;
+}
+
+/* The region that a buffer lies in; NULL if it is from the heap. */
+static struct region *region_of(const char *call, const bufpool_buf_t *buf)
+{
+	const struct bp_buf *d = (const struct bp_buf *) buf;
+
+	if (bp_handle_state(d) != BP_OUT)
+		bp_misuse_handle(call, d);
+	if (d->klass == BP_FROM_HEAP)
+		return NULL;
+	return &d->pool->region[pool_depot(d->pool, d->place, d->klass)->region];
+}
+
+int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
+                       size_t *offset)
+{
+	struct region *r;
+
+	if (buf == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	r = region_of("bufpool_buf_region", buf);
+	if (r == NULL) {
+		errno = ENOENT;
+		return -1;
+	}
+	if (index != NULL)
+		*index = r->pub.index;
+	if (offset != NULL)
+		*offset = (size_t) ((char *) buf->data - (char *) r->pub.base);
+	return 0;
+}
+
+int bufpool_buf_node(const bufpool_buf_t *buf)
+{
+	int saved = errno, node;
+	struct region *r;
+
+	if (buf == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	r = region_of("bufpool_buf_node", buf);
+	node = r != NULL ? bp_region_node(r) : NODE_ASK;
+	if (node == NODE_ASK)
+		node = bp_node_of(buf->data, buf->capacity);
+	errno = saved;
+	return node;
+}
+
+const char *bufpool_version(void)
+{
+	return BUFPOOL_VERSION;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+#include "give.h"
+
+#include <errno.h>
+
+#include "erase.h"
+#include "life.h"
+#include "thread.h"
+
+/* Symbols of the library's inside that inlined calls use; bufpool/inline.h. */
+void bp_put_alarm(struct bp_fast *fast, unsigned k)
+{
+	bufpool_t *pool = NULL;
+	uint64_t owed = 0;
+
+	(void) k;
+	bp_cache_answer((struct cache *) fast, &pool, &owed);
+	settle_owed(pool, owed);
+}
+
+/* To the depot, past all caches; the pool may be gone after that. */
+static void give_one(bufpool_t *pool, struct demand *q, unsigned shard,
+                     struct bp_buf *d)
+{
+	unsigned k = d->klass;
+	struct depot *depot = pool_depot(pool, d->place, k);
+
+	account_in(depot, shard, 1);
+	if (bp_depot_give(depot, shard, &d, 1))
+		demand_given(q, k, 1);
+	else
+		bp_pool_settle(pool, 1);
+}
+
+/* The thread has no cache: its own reference keeps what is looked at last. */
+static void give_without(bufpool_t *pool, struct bp_buf *d)
+{
+	struct demand *q = pool->demand;
+
+	ck_pr_inc_64(&pool->counts[d->klass].returns);
+	bp_demand_ref(q);
+	give_one(pool, q, 0, d);
+	bp_demand_unref(q);
+}
+
+/* The magazine may be full: see what thieves have left, else send half of it to
+   the depot.  The pool stays as long as we have d. */
+static void give_cached(bufpool_t *pool, struct cache *c, struct bp_buf *d)
+{
+	unsigned k = d->klass, depth = pool->depth[k];
+	struct bp_magazine *m = &c->fast.magazine[k];
+	uint64_t owed = 0;
+
+	/* Always into the magazine in the end: if the pool is being destroyed,
+	   it is the put that finds out and empties the magazine. */
+	for (;;) {
+		bp_magazine_make_room(m, depth);
+		if (m->bottom != m->room)
+			break;
+		bp_cache_spill(c, k, depth / 2 + 1, &pool, &owed);
+	}
+	/* Not the last ones: we have d. */
+	settle_owed(pool, owed);
+	bp_slot_set(m, m->bottom, d);
+	bp_magazine_show(&c->fast, k, 1, c->fast.fenced);
+}
+
+void bp_return_erased(struct bp_buf *d)
+{
+	bufpool_t *pool = d->pool;
+	struct cache *c = thread_enter(pool);
+
+	BP_TRACK_IDLE(d);
+	d->state = BP_HOME;
+	if (c == NULL) {
+		give_without(pool, d);
+	} else if (d->place == c->fast.place &&
+	           cache_may_hold(pool, c, d->klass)) {
+		give_cached(pool, c, d);
+	} else {
+		bp_add(&c->fast.magazine[d->klass].offset, 1);
+		give_one(pool, c->demand, c->shard, d);
+	}
+}
+
+static void return_to_heap(struct bp_buf *d)
+{
+	bufpool_t *pool = d->pool;
+	size_t capacity = d->pub.capacity;
+	int saved = errno;
+
+	bp_account_heap_in(&pool->account, bp_class_of(capacity), capacity);
+	bp_heap_give(&pool->heap, d);
+	errno = saved;
+	bp_pool_settle(pool, 1);
+}
+
+void bp_return_other(const char *call, struct bp_buf *d)
+{
+	bp_check_handle(call, d, BP_OUT);
+	if (d->klass == BP_FROM_HEAP) {
+		return_to_heap(d);
+		return;
+	}
+	if (d->pool->wipe == BUFPOOL_WIPE_ALL)
+		bp_erase(d, d->klass);
+	else if (d->pool->wipe == BUFPOOL_WIPE_USED)
+		bp_wipe_memset(d->base, buf_used(d));
+	bp_return_erased(d);
+}

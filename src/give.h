@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * give.h - send a buffer home
+ *
+ * To the thread's cache; if that is full, half of it goes to the depot first.
+ * Straight to the depot where it may not be cached, as its class is scarce or it
+ * belongs to another place.
+ */
+#ifndef GIVE_H
+#define GIVE_H
+
+#include "buf.h"
+
+/* What the fast paths leave over: a buffer that is erased; */
+void bp_return_erased(struct bp_buf *d);
+
+/* and any handle, in full: checked, of which the call is told, and erased. */
+void bp_return_other(const char *call, struct bp_buf *d);
+
+/* checkout.c: as bufpool_return(), in the name of another call. */
+void bp_return_of(const char *call, struct bp_buf *d);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * heap.h - buffers from malloc, where no pool memory is idle or none is large
+ * enough
+ *
+ * Payloads come and go; their descriptors stay with the pool, so that a second
+ * return of the same handle is found out as long as the pool lives.  They come
+ * in chunks of 64, 128, 256 ..., numbered through, and the free ones wait in a
+ * stack of numbers.
+ */
+#ifndef HEAP_H
+#define HEAP_H
+
+#include "buf.h"
+
+#define HEAP_CHUNKS 18
+
+struct heap {
+	uint64_t free;                     /* a stack of free descriptors */
+	struct bp_buf *chunk[HEAP_CHUNKS]; /* all descriptors */
+	bufpool_t *pool;                   /* whose they are */
+	size_t limit;                      /* of bytes; 0: none */
+	enum bufpool_wipe wipe;
+	uint64_t out;                         /* live buffers */
+	uint64_t bytes;                       /* their capacities */
+	uint64_t served[BUFPOOL_CLASSES + 1]; /* checkouts, oversize last */
+};
+
+void bp_heap_init(struct heap *heap, bufpool_t *pool,
+                  const bufpool_config_t *cfg);
+
+/*
+ * A buffer of capacity bytes, zeroed unless nothing is ever erased, which stands
+ * in for class k or is larger than any; NULL and an errno if the budget or the
+ * memory is used up.  It has yet to get its state.
+ */
+struct bp_buf *bp_heap_take(struct heap *heap, unsigned k, size_t capacity,
+                            size_t alignment, int *error);
+void bp_heap_give(struct heap *heap, struct bp_buf *d); /* erases it */
+void bp_heap_release(struct heap *heap);                /* with its pool */
+
+/* In a child: free what is not out, and say of what is how large it is. */
+void bp_heap_remake(struct heap *heap, void (*is_out)(void *arg, size_t bytes),
+                    void *arg);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* life.h - create, destroy, and what the last buffer's return does */
+#ifndef LIFE_H
+#define LIFE_H
+
+#include "pool.h"
+
+/*
+ * n buffers, or destroy itself, are done with a pool; the last one frees it.
+ * That runs the application's region_detach, which may do anything with other
+ * pools: so it is the last thing that a call does, and nothing is touched after
+ * it that belongs to the pool or to the thread's caches.
+ */
+void bp_pool_settle(bufpool_t *pool, uint64_t n);
+
+/* The same for what a call owes, which mostly is nothing. */
+static inline void settle_owed(bufpool_t *pool, uint64_t owed)
+{
+	if (CK_CC_UNLIKELY(owed > 0))
+		bp_pool_settle(pool, owed);
+}
+
+/* fork.c: a pool is to be known to children; false if memory is short. */
+bool bp_fork_enter(bufpool_t *pool);
+void bp_fork_leave(bufpool_t *pool);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * take.h - find an idle buffer
+ *
+ * In the thread's cache, else in the depot of the place where the thread is,
+ * else in what the caches there hold, else at the other places, the nearest
+ * first; else there is none.
+ */
+#ifndef TAKE_H
+#define TAKE_H
+
+#include <errno.h>
+
+#include "thread.h"
+
+/* Pool memory of class k for len bytes, or NULL; errno is left alone. */
+bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len);
+
+/* The same, but sleeps for want of a buffer; may set errno. */
+bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
+                            const struct timespec *timeout);
+
+/* What the fast paths leave over: of class k, or the heap; and what is above the
+   largest class, or an error. */
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len);
+bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size);
+
+/* A buffer from the heap, if `exhausted` allows; NULL and errno if not. */
+bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment);
+
+/* checkout.c: up to n of class k that this thread has cached, in one step. */
+size_t bp_checkout_cached(bufpool_t *pool, unsigned k, size_t len,
+                          bufpool_buf_t **bufs, size_t n);
+
+/* What is wrong with these arguments; 0 if nothing is. */
+static inline int check_request(const bufpool_t *pool, size_t size)
+{
+	return size > PTRDIFF_MAX ? EOVERFLOW : pool == NULL ? EINVAL : 0;
+}
+
+static inline bufpool_buf_t *fail(int error)
+{
+	errno = error;
+	return NULL;
+}
+
+#endif
