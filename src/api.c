@@ -93,15 +93,23 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
 		return 0;
 	}
 	while (got < n) {
-		if (k < BUFPOOL_CLASSES)
-			got += bp_checkout_cached(pool, k, size, bufs + got,
+		size_t some = 0;
+
+		if (k < BUFPOOL_CLASSES) {
+			some = bp_checkout_cached(pool, k, size, bufs + got,
 			                          n - got);
-		/* One by the usual way, which fetches more. */
-		if (got < n) {
-			bufs[got] = bufpool_checkout(pool, size);
-			if (bufs[got++] == NULL)
-				return got - 1;
+			if (some == 0)
+				some = bp_take_many(pool, k, size, bufs + got,
+				                    n - got);
 		}
+		/* One by the usual way, which looks everywhere. */
+		if (some == 0) {
+			bufs[got] = bufpool_checkout(pool, size);
+			if (bufs[got] == NULL)
+				break;
+			some = 1;
+		}
+		got += some;
 	}
 	return got;
 }
@@ -135,7 +143,7 @@ static struct region *region_of(const char *call, const bufpool_buf_t *buf)
 {
 	const struct bp_buf *d = (const struct bp_buf *) buf;
 
-	if (bp_handle_state(d) != BP_OUT)
+	if (handle_state(d) != BP_OUT)
 		bp_misuse_handle(call, d);
 	if (d->klass == BP_FROM_HEAP)
 		return NULL;

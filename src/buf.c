@@ -3,17 +3,9 @@
 
 #include "misuse.h"
 
-uint32_t bp_handle_state(const void *handle)
-{
-	const struct bp_buf *d = handle;
-
-	/* Only what is aligned like a descriptor is looked at. */
-	return (uintptr_t) d % sizeof(*d) == 0 ? ck_pr_load_32(&d->state) : 0;
-}
-
 _Noreturn void bp_misuse_handle(const char *call, const void *handle)
 {
-	switch (bp_handle_state(handle)) {
+	switch (handle_state(handle)) {
 	case BP_HOME:
 	case BP_UNSURE:
 		bp_misuse(call, handle, "the buffer is home already");
@@ -37,7 +29,7 @@ static bool is_sealed(const struct bp_buf *d)
 
 void bp_check_handle(const char *call, const struct bp_buf *d, uint32_t state)
 {
-	if (CK_CC_UNLIKELY(bp_handle_state(d) != state))
+	if (CK_CC_UNLIKELY(handle_state(d) != state))
 		bp_misuse_handle(call, d);
 	if (CK_CC_UNLIKELY(!is_sealed(d)))
 		bp_misuse(call, d, "not a buffer of any pool");

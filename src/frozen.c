@@ -17,7 +17,7 @@
 /* The descriptor of a frozen handle, which must be one. */
 static struct bp_buf *frozen(const char *call, const bufpool_frozen_t *f)
 {
-	if (CK_CC_UNLIKELY(bp_handle_state(f) != BP_FROZEN))
+	if (CK_CC_UNLIKELY(handle_state(f) != BP_FROZEN))
 		bp_misuse_handle(call, f);
 	return CK_CC_DECONST_PTR(f);
 }
@@ -40,7 +40,7 @@ bufpool_frozen_t *bufpool_freeze(bufpool_buf_t *buf)
 		errno = EINVAL;
 		return NULL;
 	}
-	bp_check_handle("bufpool_freeze", d, BP_OUT);
+	check_handle("bufpool_freeze", d, BP_OUT);
 	if (d->pub.len > d->frozen)
 		d->frozen = d->pub.len & BP_FROZEN_MOST;
 	/* Where it was a free descriptor, somebody may still read its link. */

@@ -61,7 +61,7 @@ static void give_cached(bufpool_t *pool, struct cache *c, struct bp_buf *d)
 	}
 	/* Not the last ones: we have d. */
 	settle_owed(pool, owed);
-	bp_slot_set(m, m->bottom, d);
+	bp_slot_set(m, SLOT(m->bottom), d);
 	bp_magazine_show(&c->fast, k, 1, c->fast.fenced);
 }
 
@@ -83,6 +83,67 @@ void bp_return_erased(struct bp_buf *d)
 	}
 }
 
+/* What this class and pool erase. */
+static void erase(struct bp_buf *d)
+{
+	if (d->pool->wipe == BUFPOOL_WIPE_ALL)
+		bp_erase(d, d->klass);
+	else if (d->pool->wipe == BUFPOOL_WIPE_USED)
+		bp_wipe_memset(d->base, buf_used(d));
+}
+
+/* Whether these may be given in one step: the same pool, place and class, and
+   not cached where this thread is. */
+static struct cache *past_cache(const struct bp_buf *d)
+{
+	struct cache *c;
+
+	if (handle_state(d) != BP_OUT || d->klass >= BUFPOOL_CLASSES)
+		return NULL;
+	c = thread_enter(d->pool);
+	return c != NULL && (d->place != c->fast.place ||
+	                     !cache_may_hold(d->pool, c, d->klass))
+	               ? c
+	               : NULL;
+}
+
+size_t bp_return_many(bufpool_buf_t **bufs, size_t n)
+{
+	struct bp_buf *first = (struct bp_buf *) bufs[0];
+	struct cache *c = past_cache(first);
+	struct bp_buf *home[BP_SLOTS];
+	uint64_t sum = bp_sum(first);
+	struct demand *q;
+	struct depot *depot;
+	bufpool_t *pool;
+	unsigned got = 0, k;
+
+	if (c == NULL)
+		return 0;
+	for (; got < n && got < BP_SLOTS; got++) {
+		struct bp_buf *d = (struct bp_buf *) bufs[got];
+
+		if (d == NULL || bp_sum(d) != sum)
+			break;
+		check_handle("bufpool_return_bulk", d, BP_OUT);
+		erase(d);
+		BP_TRACK_IDLE(d);
+		d->state = BP_HOME;
+		home[got] = d;
+	}
+	pool = first->pool;
+	k = first->klass;
+	depot = pool_depot(pool, first->place, k);
+	q = c->demand;
+	bp_add(&c->fast.magazine[k].offset, got);
+	account_in(depot, c->shard, got);
+	if (bp_depot_give(depot, c->shard, home, got))
+		demand_given(q, k, got);
+	else
+		bp_pool_settle(pool, got);
+	return got;
+}
+
 static void return_to_heap(struct bp_buf *d)
 {
 	bufpool_t *pool = d->pool;
@@ -97,14 +158,11 @@ static void return_to_heap(struct bp_buf *d)
 
 void bp_return_other(const char *call, struct bp_buf *d)
 {
-	bp_check_handle(call, d, BP_OUT);
+	check_handle(call, d, BP_OUT);
 	if (d->klass == BP_FROM_HEAP) {
 		return_to_heap(d);
 		return;
 	}
-	if (d->pool->wipe == BUFPOOL_WIPE_ALL)
-		bp_erase(d, d->klass);
-	else if (d->pool->wipe == BUFPOOL_WIPE_USED)
-		bp_wipe_memset(d->base, buf_used(d));
+	erase(d);
 	bp_return_erased(d);
 }

@@ -17,6 +17,10 @@ void bp_return_erased(struct bp_buf *d);
 /* and any handle, in full: checked, of which the call is told, and erased. */
 void bp_return_other(const char *call, struct bp_buf *d);
 
+/* Of bufs, as many as are like the first and go straight to the depot, in one
+   step: how many.  0: none, or that is to be found out one by one. */
+size_t bp_return_many(bufpool_buf_t **bufs, size_t n);
+
 /* checkout.c: as bufpool_return(), in the name of another call. */
 void bp_return_of(const char *call, struct bp_buf *d);
 

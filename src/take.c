@@ -18,25 +18,27 @@ struct search {
 	bool stolen;
 };
 
-static void count(const struct search *s, const struct bp_buf *d)
+static inline void count(const struct search *s, const struct bp_buf *d, unsigned n)
 {
 	struct shared_counts *shared = &s->pool->counts[s->k];
-	struct bp_magazine *m = &s->c->fast.magazine[s->k];
+	struct bp_magazine *m;
 	bool remote = d->place != s->here;
 
 	if (s->c == NULL) {
-		ck_pr_inc_64(s->stolen ? &shared->stolen : &shared->depot_hits);
+		ck_pr_add_64(s->stolen ? &shared->stolen : &shared->depot_hits,
+		             n);
 		if (remote)
-			ck_pr_inc_64(&shared->remote_hits);
+			ck_pr_add_64(&shared->remote_hits, n);
 		return;
 	}
-	bp_add(s->stolen ? &m->stolen : &m->depot_hits, 1);
+	m = &s->c->fast.magazine[s->k];
+	bp_add(s->stolen ? &m->stolen : &m->depot_hits, n);
 	if (remote)
-		bp_add(&s->c->remote_hits[s->k], 1);
+		bp_add(&s->c->remote_hits[s->k], n);
 }
 
 /* Some are out of a place's depot. */
-static void taken(const struct search *s, unsigned place, unsigned n)
+static inline void taken(const struct search *s, unsigned place, unsigned n)
 {
 	struct demand *q = s->pool->demand;
 	struct want *w = want_of(q, place, s->k);
@@ -171,7 +173,7 @@ static void keep(struct search *s, struct bp_buf **got, unsigned n)
 		/* Whoever returned it has it in another CPU's cache; its
 		   checkout writes it. */
 		__builtin_prefetch(got[i], 1);
-		bp_slot_set(m, b++, got[i]);
+		bp_slot_set(m, SLOT(b++), got[i]);
 	}
 	bp_add(&m->offset, -(uint64_t) (n - 1)); /* these are no returns */
 	bp_magazine_show(fast, s->k, n - 1, fast->fenced);
@@ -246,32 +248,66 @@ static struct bp_buf *take_shared(struct search *s)
 		if (d == NULL)
 			return NULL;
 	}
-	count(s, d);
+	count(s, d, 1);
 	return d;
+}
+
+/* By a thread that is where it is, with the cache that it has. */
+static inline struct search search_for(bufpool_t *pool, unsigned k)
+{
+	struct search s = { .pool = pool, .k = k, .c = thread_enter(pool) };
+
+	if (s.c != NULL) {
+		s.here = s.c->fast.place;
+		s.shard = s.c->shard;
+	} else {
+		s.here = place_here(pool);
+	}
+	return s;
 }
 
 bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 {
-	struct search s = { .pool = pool, .k = k };
 	struct bp_buf *d = NULL;
+	struct search s;
 
 	if (pool->total[k] == 0)
 		return NULL;
-	s.c = thread_enter(pool);
+	s = search_for(pool, k);
 	if (s.c != NULL) {
 		struct bp_magazine *m = &s.c->fast.magazine[k];
 
-		s.here = s.c->fast.place;
-		s.shard = s.c->shard;
 		d = bp_magazine_take(m, pool->fenced);
 		if (d != NULL)
 			bp_add(&m->hits, 1);
-	} else {
-		s.here = place_here(pool);
 	}
 	if (d == NULL)
 		d = take_shared(&s);
 	return d != NULL ? hand_out(d, len) : NULL;
+}
+
+size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
+                    bufpool_buf_t **bufs, size_t n)
+{
+	struct bp_buf *got[BP_SLOTS];
+	struct search s;
+	unsigned m;
+
+	if (pool->total[k] == 0)
+		return 0;
+	s = search_for(pool, k);
+	/* All of them are on their way out: nothing is being moved. */
+	m = bp_depot_take(pool_depot(pool, s.here, k), s.shard, got,
+	                  (unsigned) min_size(n, BP_SLOTS));
+	if (m == 0)
+		return 0;
+	taken(&s, s.here, m);
+	count(&s, got[0], m);
+	for (unsigned i = 0; i < m; i++)
+		__builtin_prefetch(got[i], 1);
+	for (unsigned i = 0; i < m; i++)
+		bufs[i] = hand_out(got[i], len);
+	return m;
 }
 
 /* ----------------------------------------------------------------- waiting */

@@ -16,7 +16,11 @@
 /* Pool memory of class k for len bytes, or NULL; errno is left alone. */
 bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len);
 
-/* The same, but sleeps for want of a buffer; may set errno. */
+/* Up to n, as far as the depot of the thread's place has them, in one step. */
+size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
+                    bufpool_buf_t **bufs, size_t n);
+
+/* As bp_take(), but sleeps for want of a buffer; may set errno. */
 bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
                             const struct timespec *timeout);
 
