@@ -26,6 +26,13 @@
  * malloc behind them); creates and forks wait for one another.  None is
  * async-signal-safe.
  *
+ * Exhaustion. A checkout goes to the heap, or fails, only when no buffer of its
+ * class is idle anywhere in the pool: not in the caches of other threads, sleeping
+ * or not, nor on another node.  (A return counts when it has come back.)  One
+ * exception: where a thread is stopped for good in the middle of moving several
+ * buffers, just as the class runs out, these are hidden until it goes on; before a
+ * checkout fails for that it looks again, for less than a millisecond.
+ *
  * Fork. In the child the pools work on, with statistics that start anew.
  * Buffers that other threads of the parent had out count as out in the child,
  * for ever; those in their caches come back.  What region_attach registered is
@@ -282,6 +289,16 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
 /*
  * <bufpool/classes.h> declares a checkout for each class, for when it is known
  * at compile time: bufpool_checkout_4k(pool) and so on; len is the capacity.
+ */
+
+/*
+ * Inlined calls.  In a program that is compiled with -DBUFPOOL_INLINE, or defines
+ * it before it includes this header, bufpool_checkout(), bufpool_return(), the
+ * checkouts per class and the bulk calls are inlined, by <bufpool/inline.h>.  They
+ * do the same.  The program is then bound to the library it was compiled for: one
+ * with other size classes, or another inside, is refused by the linker or when the
+ * program is loaded.  The macro changes nothing under AddressSanitizer and
+ * ThreadSanitizer, nor beside a library that was built for memory checkers.
  */
 
 /* ----------------------------------------------------------------- return */
