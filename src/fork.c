@@ -22,52 +22,8 @@
 
 #include "life.h"
 #include "region.h"
+#include "registry.h"
 #include "thread.h"
-
-/*
- * All pools.  They enter under a lock that a fork takes as well, so that what
- * the child finds here was complete.  They leave without: who frees a pool may
- * be in bufpool_return(), which waits for nobody.  A pool that is freed during
- * a fork may be here still in the child, and its memory too: the kernel unmaps
- * nothing while it copies.
- */
-#define CHUNK 1000
-static struct registry {
-	bufpool_t *pool[CHUNK];
-	struct registry *next;
-} registry;
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-static bufpool_t **find_slot(void)
-{
-	for (struct registry *r = &registry;; r = r->next) {
-		for (unsigned i = 0; i < CHUNK; i++)
-			if (ck_pr_load_ptr(&r->pool[i]) == NULL)
-				return &r->pool[i];
-		if (r->next == NULL)
-			r->next = bp_map(sizeof(*r));
-		if (r->next == NULL)
-			return NULL;
-	}
-}
-
-bool bp_fork_enter(bufpool_t *pool)
-{
-	pthread_mutex_lock(&lock);
-	pool->registered = find_slot();
-	if (pool->registered != NULL)
-		ck_pr_store_ptr(pool->registered, pool);
-	pthread_mutex_unlock(&lock);
-	return pool->registered != NULL;
-}
-
-void bp_fork_leave(bufpool_t *pool)
-{
-	if (pool->registered != NULL)
-		ck_pr_store_ptr(pool->registered, NULL);
-	ck_pr_fence_memory(); /* before its memory goes */
-}
 
 static bool is_out(const struct bp_buf *d)
 {
@@ -165,26 +121,13 @@ static void remake(bufpool_t *pool)
 	bp_pool_settle(pool, 1);
 }
 
-static void before_fork(void)
-{
-	pthread_mutex_lock(&lock);
-}
-
-static void in_parent(void)
-{
-	pthread_mutex_unlock(&lock);
-}
-
 static void in_child(void)
 {
-	pthread_mutex_unlock(&lock);
-	for (struct registry *r = &registry; r != NULL; r = r->next)
-		for (unsigned i = 0; i < CHUNK; i++)
-			if (r->pool[i] != NULL)
-				remake(r->pool[i]);
+	bp_registry_unlock();
+	bp_registry_each(remake);
 }
 
 __attribute__((constructor)) static void fork_init(void)
 {
-	pthread_atfork(before_fork, in_parent, in_child);
+	pthread_atfork(bp_registry_lock, bp_registry_unlock, in_child);
 }

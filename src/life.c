@@ -9,6 +9,7 @@
 #include "erase.h"
 #include "place.h"
 #include "region.h"
+#include "registry.h"
 #include "stack.h"
 #include "track.h"
 
@@ -115,7 +116,7 @@ static void pool_free(bufpool_t *pool)
 {
 	struct cache *next;
 
-	bp_fork_leave(pool);
+	bp_registry_leave(pool);
 	detach_all(pool);
 	for (struct cache *c = pool->caches; c != NULL; c = next) {
 		next = c->next;
@@ -266,7 +267,7 @@ static int pool_fill(bufpool_t *pool, const struct places *places)
 			at += pool_depot(pool, place, k)->total;
 		}
 	pool->demand = bp_demand_new(pool->places);
-	if (pool->demand == NULL || !bp_fork_enter(pool))
+	if (pool->demand == NULL || !bp_registry_enter(pool))
 		return ENOMEM;
 	return attach_all(pool);
 }

@@ -20,8 +20,4 @@ static inline void settle_owed(bufpool_t *pool, uint64_t owed)
 		bp_pool_settle(pool, owed);
 }
 
-/* fork.c: a pool is to be known to children; false if memory is short. */
-bool bp_fork_enter(bufpool_t *pool);
-void bp_fork_leave(bufpool_t *pool);
-
 #endif

@@ -2,24 +2,27 @@
 /*
  * pool.h - what a pool is made of
  *
- * The files of src/, from the bottom up; each knows only those above it here:
+ * The files of src/ in layers, from the bottom up.  Each uses only what stands
+ * above it here (tests/layers.sh sees to it), but for bp_put_alarm(), which the
+ * fast paths call when others want something of a cache.
  *
- *     map  misuse  fence  stack  wipe  track     memory, words, bytes
- *     buf         a buffer's descriptor, and its states
- *     magazine    a deque that one thread owns an end of
- *     depot       the shared level: lock-free stacks, per class and place
- *     account     what is out, and the most that was
- *     place, cpu  NUMA: which nodes, by hwloc; where a thread is
- *     region      where the payloads lie
- *     heap        what stands in for them
- *     demand      scarcity, and who sleeps for it
- *     pool        all of these together
- *     cache       what one thread caches of one pool: spill, gather
- *     life        create, destroy, and the last buffer's return
- *     thread      which caches a thread has; its exit
- *     take, give  a buffer out of all that, and back
- *     checkout    the calls that have fast paths, generated
- *     api, frozen, stats, trim, fork             the other calls
+ *     map misuse fence stack track wipe      memory, words, bytes
+ *     buf erase          a buffer's descriptor and its states; erasing it
+ *     magazine           a deque that one thread owns an end of
+ *     depot              the shared level: lock-free stacks, per class and place
+ *     account            what is out, and the most that was
+ *     place cpu          NUMA: which nodes, by hwloc; where a thread is
+ *     region             where the payloads lie
+ *     heap               what stands in for them
+ *     demand             scarcity, and who sleeps for it
+ *     pool               all of these together
+ *     registry           all pools
+ *     cache              what one thread caches of one pool: spill, gather
+ *     life               create, destroy, and the last buffer's return
+ *     thread             which caches a thread has; its exit
+ *     give take          a buffer back, and out of all that
+ *     checkout           the calls that have fast paths; generated
+ *     api frozen stats trim fork             the other calls
  */
 #ifndef POOL_H
 #define POOL_H
@@ -65,7 +68,7 @@ struct bufpool {
 	void *attach_arg;
 	size_t meta_len; /* of the mapping this lies in */
 	struct demand *demand;
-	struct bufpool **registered; /* see fork.c */
+	struct bufpool **registered; /* see registry.h */
 
 	/* Written when a thread first comes. */
 	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
