@@ -31,29 +31,61 @@ static void all_sub(struct account *a, unsigned k, uint64_t n, uint64_t bytes)
 	gauge_sub(&a->bytes, bytes);
 }
 
-/* Call in the spares of all shards; those that have none are only looked at. */
-static void recall(struct account *a)
+/* n more of class k, and bytes of the pool, are on their way out. */
+struct rise {
+	struct account *a;
+	unsigned k; /* BUFPOOL_CLASSES: none */
+	uint64_t n, bytes;
+};
+
+/* How many spares of class k have to be called in, so that no gauge would rise
+   above its peak. */
+static uint64_t missing(const struct rise *r, unsigned k)
 {
-	for (unsigned i = 0; i < a->depots; i++) {
-		struct depot *depot = &a->depot[i];
-		unsigned k = i % BUFPOOL_CLASSES;
+	if (k == r->k && would_rise(&r->a->klass[k], r->n))
+		return r->n;
+	if (would_rise(&r->a->bufs, r->n))
+		return r->n;
+	if (would_rise(&r->a->bytes, r->bytes))
+		return (r->bytes + class_size[k] - 1) / class_size[k];
+	return 0;
+}
 
-		for (unsigned s = 0; s < depot->shards; s++) {
-			uint64_t *spare = &depot->shard[s].spare, n;
+/* Those of one shard: no more than are missing, as they count for what is out
+   until the gauges are set. */
+static void recall_from(const struct rise *r, unsigned k, uint64_t *spare)
+{
+	uint64_t was = ck_pr_load_64(spare), n;
 
-			if (ck_pr_load_64(spare) == 0)
-				continue;
-			n = ck_pr_fas_64(spare, 0);
-			all_sub(a, k, n, n * class_size[k]);
-		}
+	for (;;) {
+		n = missing(r, k);
+		if (n > was)
+			n = was;
+		if (n == 0)
+			return;
+		if (!ck_pr_cas_64_value(spare, was, was - n, &was))
+			continue;
+		all_sub(r->a, k, n, n * class_size[k]);
+		was -= n;
 	}
+}
+
+static void recall(const struct rise *r)
+{
+	struct account *a = r->a;
+
+	for (unsigned i = 0; i < a->depots; i++)
+		for (unsigned s = 0; s < a->depot[i].shards; s++)
+			recall_from(r, i % BUFPOOL_CLASSES,
+			            &a->depot[i].shard[s].spare);
 }
 
 static void all_add(struct account *a, unsigned k, uint64_t n, uint64_t bytes)
 {
-	if ((k < BUFPOOL_CLASSES && would_rise(&a->klass[k], n)) ||
-	    would_rise(&a->bufs, n) || would_rise(&a->bytes, bytes))
-		recall(a);
+	const struct rise r = { a, k, n, bytes };
+
+	if (missing(&r, k < BUFPOOL_CLASSES ? k : 0) > 0)
+		recall(&r);
 	if (k < BUFPOOL_CLASSES)
 		gauge_add(&a->klass[k], n);
 	gauge_add(&a->bufs, n);

@@ -9,7 +9,7 @@
  * No two threads shall write one line because each takes and gives back.  So a
  * shard of a depot keeps what came back to it as `spare`: the gauges still
  * stand for it, and the next take from that shard's threads uses it up without
- * touching them.  Before a gauge would rise above its peak, all spares are
+ * touching them.  Before a gauge would rise above its peak, as many spares are
  * called in: peaks know nothing of them.  The invariant of each gauge, at rest:
  *
  *     now  =  what is out  +  all spares  <=  peak

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "checkout.h"
 #include "region.h"
 #include "take.h"
 
@@ -143,8 +144,7 @@ static struct region *region_of(const char *call, const bufpool_buf_t *buf)
 {
 	const struct bp_buf *d = (const struct bp_buf *) buf;
 
-	if (handle_state(d) != BP_OUT)
-		bp_misuse_handle(call, d);
+	check_handle(call, d, BP_OUT);
 	if (d->klass == BP_FROM_HEAP)
 		return NULL;
 	return &d->pool->region[pool_depot(d->pool, d->place, d->klass)->region];

@@ -10,7 +10,9 @@ _Noreturn void bp_misuse_handle(const char *call, const void *handle)
 	case BP_UNSURE:
 		bp_misuse(call, handle, "the buffer is home already");
 	case BP_OUT:
-		bp_misuse(call, handle, "the buffer is not frozen");
+		if (buf_is_sealed(handle))
+			bp_misuse(call, handle, "the buffer is not frozen");
+		bp_misuse(call, handle, "not a buffer of any pool");
 	case BP_FROZEN:
 		bp_misuse(call, handle, "the buffer is frozen");
 	default:
@@ -18,25 +20,16 @@ _Noreturn void bp_misuse_handle(const char *call, const void *handle)
 	}
 }
 
-/* Whether a descriptor of ours lies here, and not a copy of one. */
-static bool is_sealed(const struct bp_buf *d)
+_Noreturn void bp_misuse_spoilt(const char *call, const struct bp_buf *d,
+                                uint32_t state)
 {
-	uint64_t mode = d->seal + buf_capacity(d) - bare_seal(d);
-
-	return mode == 0 || (d->klass < BUFPOOL_CLASSES &&
-	                     (mode == BP_ERASE || mode == BP_ERASE_USED));
-}
-
-void bp_check_handle(const char *call, const struct bp_buf *d, uint32_t state)
-{
-	if (CK_CC_UNLIKELY(handle_state(d) != state))
+	if (handle_state(d) != state)
 		bp_misuse_handle(call, d);
-	if (CK_CC_UNLIKELY(!is_sealed(d)))
+	if (!buf_is_sealed(d))
 		bp_misuse(call, d, "not a buffer of any pool");
-	if (CK_CC_UNLIKELY(d->pub.data != d->base))
+	if (d->pub.data != d->base)
 		bp_misuse(call, d, "data was changed");
-	if (CK_CC_UNLIKELY(d->pub.capacity != buf_capacity(d)))
+	if (d->pub.capacity != buf_capacity(d))
 		bp_misuse(call, d, "capacity was changed");
-	if (CK_CC_UNLIKELY(d->pub.len > buf_capacity(d)))
-		bp_misuse(call, d, "len is above the capacity");
+	bp_misuse(call, d, "len is above the capacity");
 }

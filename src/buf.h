@@ -33,7 +33,7 @@ _Static_assert(sizeof(struct bp_buf) == BP_LINE,
                "a descriptor is one cache line");
 _Static_assert(BP_LINE == CK_MD_CACHELINE, "and CK's lines are as long");
 _Static_assert(sizeof(size_t) == 8, "sizes are reckoned in 64 bits");
-_Static_assert(BUFPOOL_CLASSES < BP_FROM_HEAP, "a class is no heap");
+_Static_assert(BUFPOOL_CLASSES <= BP_FROM_HEAP, "a class is no heap");
 
 /* The class that serves size, or BUFPOOL_CLASSES. */
 static inline unsigned bp_class_of(size_t size)
@@ -45,44 +45,71 @@ static inline unsigned bp_class_of(size_t size)
 	return k;
 }
 
-/* In bp_sum(), how its pool erases. */
+/* In a seal, how the pool erases; from the heap it is 0. */
 static inline uint64_t mode_of(enum bufpool_wipe wipe)
 {
-	return wipe == BUFPOOL_WIPE_NONE   ? 0
-	       : wipe == BUFPOOL_WIPE_USED ? BP_ERASE_USED
-	                                   : BP_ERASE;
+	uint64_t what = wipe == BUFPOOL_WIPE_NONE   ? 0
+	                : wipe == BUFPOOL_WIPE_USED ? BP_ERASE_USED
+	                                            : BP_ERASE;
+
+	return what << BP_CLASS_SHIFT;
 }
+
+#define MODE_MASK ((uint64_t) (BP_ERASE | BP_ERASE_USED) << BP_CLASS_SHIFT)
 
 /* What bp_sum() is of a buffer that is out, in class 0, with nothing to erase. */
 static inline uint64_t key_of(const bufpool_t *pool, unsigned place)
 {
-	return BP_OUT + (uint64_t) (uintptr_t) pool + ((uint64_t) place << 56);
+	return (uint64_t) (uintptr_t) pool +
+	       ((uint64_t) place << BP_PLACE_SHIFT);
 }
 
-/* The seal of a buffer without its capacity, which bp_sum() adds, and its mode. */
+/* The seal of a buffer without its mode. */
 static inline uint64_t bare_seal(const struct bp_buf *d)
 {
-	return key_of(d->pool, d->place) - BP_OUT + d->klass +
+	return key_of(d->pool, d->place) +
+	       ((uint64_t) d->klass << BP_CLASS_SHIFT) +
 	       (uint64_t) (uintptr_t) d + (uint64_t) (uintptr_t) d->base;
 }
 
-/* Describe capacity bytes at base; pool is set.  From the heap, mode is 0. */
-static inline void buf_init(struct bp_buf *d, unsigned klass, unsigned place,
-                            void *base, size_t capacity, uint64_t mode)
+/* Describe a buffer at base; pool is set. */
+static inline void buf_init(struct bp_buf *d, unsigned k, unsigned place,
+                            void *base, enum bufpool_wipe wipe)
+{
+	d->pub.data = d->base = base;
+	d->pub.capacity = class_size[k];
+	d->klass = k & 0xff;
+	d->place = place & 0xff;
+	d->frozen = 0;
+	d->seal = bare_seal(d) + mode_of(wipe);
+}
+
+/* The same of one from the heap, whose capacity is in the seal: no fast path takes
+   it for one of a class. */
+static inline void buf_init_heap(struct bp_buf *d, void *base, size_t capacity)
 {
 	d->pub.data = d->base = base;
 	d->pub.capacity = capacity;
-	d->klass = klass & 0xff;
-	d->place = place & 0xff;
+	d->klass = BP_FROM_HEAP;
+	d->place = 0;
 	d->frozen = 0;
-	d->seal = bare_seal(d) + mode - capacity;
+	d->seal = bare_seal(d) + capacity;
 }
 
 /* What a buffer has to have, whatever its owner says. */
 static inline size_t buf_capacity(const struct bp_buf *d)
 {
 	return d->klass < BUFPOOL_CLASSES ? class_size[d->klass]
-	                                  : bare_seal(d) - d->seal;
+	                                  : d->seal - bare_seal(d);
+}
+
+/* Whether a descriptor of ours lies here, and not a copy of one.  (That of one
+   from the heap has another capacity.) */
+static inline bool buf_is_sealed(const struct bp_buf *d)
+{
+	return d->klass == BP_FROM_HEAP ||
+	       (d->klass < BUFPOOL_CLASSES &&
+	        ((d->seal - bare_seal(d)) & ~MODE_MASK) == 0);
 }
 
 /* How much to erase of a buffer that comes in, if only what was used. */
@@ -94,29 +121,32 @@ static inline size_t buf_used(struct bp_buf *d)
 	return used;
 }
 
-/* The state of a handle that may be none of ours; 0 if it cannot be. */
+/* The state of a handle that may be none of ours; BP_NEVER if it cannot be. */
+#define BP_NEVER 1u
 static inline uint32_t handle_state(const void *handle)
 {
 	const struct bp_buf *d = handle;
 
 	/* Only what is aligned like a descriptor is looked at; in a way that no
 	   sanitizer takes offence at. */
-	return (uintptr_t) d % sizeof(*d) == 0 ? ck_pr_load_32(&d->state) : 0;
+	return (uintptr_t) d % sizeof(*d) == 0 ? ck_pr_load_32(&d->state)
+	                                       : BP_NEVER;
 }
+
+/* Stop: it is not as check_handle() wants it. */
+_Noreturn void bp_misuse_spoilt(const char *call, const struct bp_buf *d,
+                                uint32_t state);
 
 /* The handle is of that state, and data, len and capacity are as they must be;
    or else that is misuse of the call. */
-void bp_check_handle(const char *call, const struct bp_buf *d, uint32_t state);
-
 static inline void check_handle(const char *call, const struct bp_buf *d,
                                 uint32_t state)
 {
-	if (CK_CC_UNLIKELY(handle_state(d) != state ||
-	                   ((d->seal + d->pub.capacity - bare_seal(d)) &
-	                    ~(uint64_t) (BP_ERASE | BP_ERASE_USED)) != 0 ||
+	if (CK_CC_UNLIKELY(handle_state(d) != state || !buf_is_sealed(d) ||
 	                   d->pub.data != d->base ||
+	                   d->pub.capacity != buf_capacity(d) ||
 	                   d->pub.len > d->pub.capacity))
-		bp_check_handle(call, d, state);
+		bp_misuse_spoilt(call, d, state);
 }
 
 /* Stop: the handle is not of the state that the call wants. */

@@ -41,7 +41,7 @@ static void cache_show(const bufpool_t *pool, struct cache *c, unsigned place)
 		cache_revoke(c);
 }
 
-void bp_cache_reset(const bufpool_t *pool, struct cache *c, unsigned place)
+static void cache_init(const bufpool_t *pool, struct cache *c)
 {
 	memset(c, 0, sizeof(*c));
 	c->pool_id = pool->id;
@@ -50,6 +50,11 @@ void bp_cache_reset(const bufpool_t *pool, struct cache *c, unsigned place)
 	c->owned = 1;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		bp_magazine_init(&c->fast.magazine[k], pool->depth[k]);
+}
+
+void bp_cache_reset(const bufpool_t *pool, struct cache *c, unsigned place)
+{
+	cache_init(pool, c);
 	cache_show(pool, c, place);
 }
 
@@ -59,7 +64,7 @@ struct cache *bp_cache_new(bufpool_t *pool, unsigned place)
 
 	if (c == NULL)
 		return NULL;
-	bp_cache_reset(pool, c, place);
+	cache_init(pool, c);
 	bp_demand_ref(c->demand);
 	c->shard = ck_pr_faa_uint(&pool->next_shard, 1) % DEPOT_SHARDS;
 	first = ck_pr_load_ptr(&pool->caches);

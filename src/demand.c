@@ -99,6 +99,7 @@ void bp_demand_taken(struct demand *q, struct want *w, unsigned k)
 	if (!ck_pr_cas_64(&w->scarce, was,
 	                  was & ~(uint64_t) (SCARCE | TRUSTED)))
 		return;
+	ck_pr_store_32(&w->takes, 0); /* the next one is to last, too */
 	ck_pr_fence_memory(); /* see the header */
 	if (ck_pr_load_32(&q->klass[k].waiters) != 0)
 		bp_demand_wake(q, k, INT32_MAX);

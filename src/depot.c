@@ -43,15 +43,6 @@ void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
 		depot->shard[0].head = 0;
 }
 
-bool bp_depot_is_empty(const struct depot *depot)
-{
-	for (unsigned i = 0; i <= depot->shards; i++)
-		if (stack_top(ck_pr_load_64(&depot->shard[i].head)) <
-		    STACK_CLOSED)
-			return false;
-	return true;
-}
-
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
                        unsigned n)
 {

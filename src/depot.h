@@ -46,8 +46,6 @@ void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
 /* Forget what is in, and whether it is closed; nobody else is there. */
 void bp_depot_clear(struct depot *depot);
 
-bool bp_depot_is_empty(const struct depot *depot);
-
 /* Take up to n buffers, the warmest first; returns how many.  From DEPOT_COLD
    only if that is the shard. */
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fork.c - set the pools right in a child process
- *
  * In the child only the thread that forked goes on.  The others were stopped
  * anywhere, and worse: while the kernel copies the memory page by page they
  * run on, so that the child may have a late copy of one page and an early one
@@ -18,6 +16,8 @@
  * Caches of other threads are left alone and their memory is not freed, as the
  * list of them may be broken too.
  */
+#include "fork.h"
+
 #include <pthread.h>
 
 #include "life.h"
@@ -119,6 +119,11 @@ static void remake(bufpool_t *pool)
 	/* Freed here if all that was missing is home now. */
 	pool->left = all.bufs + 1;
 	bp_pool_settle(pool, 1);
+}
+
+bool bp_fork_enter(bufpool_t *pool)
+{
+	return bp_registry_enter(pool);
 }
 
 static void in_child(void)

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 
+#include "checkout.h"
 #include "give.h"
 #include "misuse.h"
 

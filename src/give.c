@@ -98,7 +98,8 @@ static struct cache *past_cache(const struct bp_buf *d)
 {
 	struct cache *c;
 
-	if (handle_state(d) != BP_OUT || d->klass >= BUFPOOL_CLASSES)
+	if (handle_state(d) != BP_OUT || !buf_is_sealed(d) ||
+	    d->klass >= BUFPOOL_CLASSES)
 		return NULL;
 	c = thread_enter(d->pool);
 	return c != NULL && (d->place != c->fast.place ||
@@ -147,7 +148,7 @@ size_t bp_return_many(bufpool_buf_t **bufs, size_t n)
 static void return_to_heap(struct bp_buf *d)
 {
 	bufpool_t *pool = d->pool;
-	size_t capacity = d->pub.capacity;
+	size_t capacity = buf_capacity(d);
 	int saved = errno;
 
 	bp_account_heap_in(&pool->account, bp_class_of(capacity), capacity);

@@ -21,7 +21,4 @@ void bp_return_other(const char *call, struct bp_buf *d);
    step: how many.  0: none, or that is to be found out one by one. */
 size_t bp_return_many(bufpool_buf_t **bufs, size_t n);
 
-/* checkout.c: as bufpool_return(), in the name of another call. */
-void bp_return_of(const char *call, struct bp_buf *d);
-
 #endif

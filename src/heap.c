@@ -144,7 +144,7 @@ struct bp_buf *bp_heap_take(struct heap *heap, unsigned k, size_t capacity,
 	}
 	if (heap->wipe != BUFPOOL_WIPE_NONE)
 		memset(data, 0, capacity);
-	buf_init(d, BP_FROM_HEAP, 0, data, capacity, 0);
+	buf_init_heap(d, data, capacity);
 	ck_pr_inc_64(&heap->out);
 	ck_pr_inc_64(&heap->served[k]);
 	return d;
@@ -152,7 +152,7 @@ struct bp_buf *bp_heap_take(struct heap *heap, unsigned k, size_t capacity,
 
 void bp_heap_give(struct heap *heap, struct bp_buf *d)
 {
-	size_t capacity = d->pub.capacity;
+	size_t capacity = buf_capacity(d);
 
 	if (heap->wipe == BUFPOOL_WIPE_USED)
 		bp_wipe_memset(d->base, buf_used(d));

@@ -2,99 +2,11 @@
 #include "life.h"
 
 #include <errno.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "cache.h"
-#include "erase.h"
-#include "place.h"
 #include "region.h"
 #include "registry.h"
-#include "stack.h"
 #include "track.h"
-
-/* ---------------------------------------------------------------- create */
-
-/* What a program that knows only the first version of the struct passes. */
-#define CONFIG_FIRST_SIZE                                                      \
-	(offsetof(bufpool_config_t, region_arg) + sizeof(void *))
-
-#define FLAGS_KNOWN                                                            \
-	(BUFPOOL_NUMA_STRICT | BUFPOOL_HUGEPAGES | BUFPOOL_LOCKED |            \
-	 BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK)
-
-static bool is_zero(const char *p, size_t n)
-{
-	while (n > 0 && *p == 0)
-		p++, n--;
-	return n == 0;
-}
-
-/*
- * Take over a configuration of any version: what an older one lacks keeps its
- * default, what a newer one has more must be unused, that is zero.
- */
-static bool config_read(bufpool_config_t *cfg, const bufpool_config_t *in)
-{
-	size_t size = in->size;
-
-	if (size < CONFIG_FIRST_SIZE || size > PAGE)
-		return false;
-	if (size > sizeof(*cfg)) {
-		if (!is_zero((const char *) in + sizeof(*cfg),
-		             size - sizeof(*cfg)))
-			return false;
-		size = sizeof(*cfg);
-	}
-	memcpy(cfg, in, size);
-	return true;
-}
-
-/* 0, or the errno that create fails with. */
-static int config_check(const bufpool_config_t *cfg)
-{
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		if (cfg->count[k] > BUFPOOL_MAX_COUNT)
-			return EINVAL;
-	if ((unsigned) cfg->wipe > BUFPOOL_WIPE_NONE ||
-	    (unsigned) cfg->exhausted > BUFPOOL_FAIL ||
-	    cfg->numa_node < BUFPOOL_NUMA_LOCAL ||
-	    (cfg->flags & ~FLAGS_KNOWN) != 0)
-		return EINVAL;
-	return 0;
-}
-
-/* As many buffers as fit the class's cache; left to the library, at most a
-   quarter of those at a place.  Never more than there are: the bytes that a
-   thread may be charged too much are reckoned by it. */
-static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
-                            unsigned places)
-{
-	size_t most = cfg->cache[k];
-
-	if (most == BUFPOOL_CACHE_AUTO)
-		most = (cfg->count[k] / places + 3) / 4;
-	most = min_size(most, cfg->count[k]);
-	return (unsigned) min_size(most, class_cache[k]);
-}
-
-/* A power of two, at most DEPOT_SHARDS and about one per CPU. */
-static unsigned shard_count(void)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned shards = 1;
-
-	while (shards < DEPOT_SHARDS && shards < cpus)
-		shards *= 2;
-	return shards;
-}
-
-static uint64_t new_id(void)
-{
-	static uint64_t last;
-
-	return ck_pr_faa_64(&last, 1) + 1;
-}
 
 /* Tell the application of the regions that it has heard of: they go. */
 static void detach_all(bufpool_t *pool)
@@ -112,7 +24,7 @@ static void detach_all(bufpool_t *pool)
 	}
 }
 
-static void pool_free(bufpool_t *pool)
+void bp_pool_free(bufpool_t *pool)
 {
 	struct cache *next;
 
@@ -135,202 +47,6 @@ static void pool_free(bufpool_t *pool)
 	bp_guarded_unmap(pool, pool->meta_len);
 }
 
-_Static_assert(BUFPOOL_MAX_COUNT <= STACK_MAX, "the depot can number them");
-
-/*
- * One mapping holds the pool, all descriptors, and the tables that go with
- * them: less than 2^24 of each in each of at most 32 classes.
- */
-static bufpool_t *pool_map(const bufpool_config_t *cfg,
-                           const struct places *places)
-{
-	size_t total = 0, depots = places->n * BUFPOOL_CLASSES;
-	unsigned cpus = bp_places_cpus(places);
-	bufpool_t *pool;
-	size_t len;
-
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		total += cfg->count[k];
-	len = sizeof(*pool) + depots * sizeof(struct depot) +
-	      total * sizeof(struct bp_buf) + depots * sizeof(struct region) +
-	      total * sizeof(uint32_t) + places->n * places->n + cpus;
-	pool = bp_guarded_map(len);
-	if (pool == NULL)
-		return NULL;
-	track_root(pool, len);
-	pool->meta_len = len;
-	pool->places = places->n;
-	pool->account.depot = pool->depot;
-	pool->account.depots = (unsigned) depots;
-	pool->descriptor = (struct bp_buf *) (pool->depot + depots);
-	pool->region = (struct region *) (pool->descriptor + total);
-	pool->link = (uint32_t *) (pool->region + depots);
-	pool->near = (uint8_t *) (pool->link + total);
-	pool->cpus = cpus;
-	pool->place_of_cpu = pool->near + places->n * places->n;
-	pool->left = total + 1;
-	return pool;
-}
-
-/* What of a class lies at a place: its share, the first ones one more. */
-static uint32_t share(size_t count, unsigned places, unsigned place)
-{
-	return (uint32_t) (count / places + (place < count % places));
-}
-
-/* Map the payloads of class k at a place, and describe them from bufs[at] on;
-   0 or the errno that create fails with. */
-static int class_init(bufpool_t *pool, const struct places *places,
-                      unsigned place, unsigned k, size_t at)
-{
-	size_t size = class_size[k], len;
-	uint32_t total = share(pool->total[k], pool->places, place);
-	struct depot *depot = pool_depot(pool, place, k);
-	struct bp_buf *bufs = pool->descriptor + at;
-	struct region *r;
-	int error;
-
-	bp_depot_init(depot, bufs, pool->link + at, total, pool->shards);
-	if (total == 0)
-		return 0;
-	if (__builtin_mul_overflow(total, size, &len))
-		return ENOMEM;
-	depot->region = pool->regions;
-	r = &pool->region[pool->regions];
-	r->pub.index = pool->regions;
-	r->pub.size_class = (int) k;
-	error = bp_region_create(r, len, class_alignment(size), places, place,
-	                         pool->flags);
-	if (error != 0)
-		return error;
-	pool->regions++;
-	for (uint32_t i = 0; i < total; i++) {
-		struct bp_buf *d = &bufs[i];
-
-		d->pool = pool;
-		buf_init(d, k, place, (char *) r->pub.base + i * size, size,
-		         mode_of(pool->wipe));
-		d->state = BP_HOME;
-	}
-	bp_erase_choose(k, r->pub.base);
-	TRACK_IDLE(r->pub.base, len);
-	return 0;
-}
-
-static int attach_all(bufpool_t *pool)
-{
-	if (pool->attach == NULL)
-		return 0;
-	for (unsigned i = 0; i < pool->regions; i++) {
-		struct region *r = &pool->region[i];
-		bufpool_region_t shown = bp_region_describe(r);
-
-		errno = 0;
-		r->pub.cookie = pool->attach(pool->attach_arg, &shown);
-		if (r->pub.cookie == BUFPOOL_ATTACH_FAILED) {
-			r->pub.cookie = NULL;
-			return errno != 0 ? errno : EIO;
-		}
-		r->attached = true;
-	}
-	return 0;
-}
-
-static void pool_configure(bufpool_t *pool, const bufpool_config_t *cfg)
-{
-	pool->id = new_id();
-	pool->wipe = cfg->wipe;
-	pool->exhausted = cfg->exhausted;
-	pool->flags = cfg->flags;
-	pool->attach = cfg->region_attach;
-	pool->detach = cfg->region_detach;
-	pool->attach_arg = cfg->region_arg;
-	pool->shards = shard_count();
-	pool->fenced = !bp_fence_init();
-	bp_heap_init(&pool->heap, pool, cfg);
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
-		pool->total[k] = (uint32_t) cfg->count[k];
-		pool->depth[k] = cache_depth(cfg, k, pool->places);
-	}
-}
-
-static int pool_fill(bufpool_t *pool, const struct places *places)
-{
-	size_t at = 0;
-	int error = 0;
-
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		for (unsigned place = 0; place < pool->places; place++) {
-			error = class_init(pool, places, place, k, at);
-			if (error != 0)
-				return error;
-			at += pool_depot(pool, place, k)->total;
-		}
-	pool->demand = bp_demand_new(pool->places);
-	if (pool->demand == NULL || !bp_registry_enter(pool))
-		return ENOMEM;
-	return attach_all(pool);
-}
-
-static bufpool_t *pool_build(const bufpool_config_t *cfg,
-                             const struct places *places, int *error)
-{
-	bufpool_t *pool = pool_map(cfg, places);
-
-	*error = ENOMEM;
-	if (pool == NULL)
-		return NULL;
-	pool_configure(pool, cfg);
-	bp_places_tables(places, pool->near, pool->place_of_cpu);
-	*error = pool_fill(pool, places);
-	if (*error == 0)
-		return pool;
-	pool_free(pool);
-	return NULL;
-}
-
-static bufpool_t *create(const bufpool_config_t *config,
-                         hwloc_topology_t topology,
-                         hwloc_const_nodeset_t nodeset)
-{
-	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
-	struct places places;
-	bufpool_t *pool = NULL;
-	int saved = errno, error = 0;
-
-	if (config != NULL && !config_read(&cfg, config))
-		error = EINVAL;
-	if (error == 0)
-		error = config_check(&cfg);
-	if (error == 0)
-		error = bp_places_find(&places, &cfg, topology, nodeset);
-	if (error == 0) {
-		pool = pool_build(&cfg, &places, &error);
-		bp_places_drop(&places);
-	}
-	errno = pool != NULL ? saved : error;
-	return pool;
-}
-
-bufpool_t *bufpool_create(const bufpool_config_t *config)
-{
-	return create(config, NULL, NULL);
-}
-
-bufpool_t *bufpool_create_hwloc(const bufpool_config_t *config,
-                                hwloc_topology_t topology,
-                                hwloc_const_nodeset_t nodeset)
-{
-	if (topology == NULL ||
-	    (nodeset != NULL && hwloc_bitmap_iszero(nodeset))) {
-		errno = EINVAL;
-		return NULL;
-	}
-	return create(config, topology, nodeset);
-}
-
-/* --------------------------------------------------------------- destroy */
-
 void bp_pool_settle(bufpool_t *pool, uint64_t n)
 {
 	int saved = errno;
@@ -340,23 +56,6 @@ void bp_pool_settle(bufpool_t *pool, uint64_t n)
 	if (ck_pr_faa_64(&pool->left, -n) != n)
 		return;
 	ck_pr_fence_acquire();
-	pool_free(pool);
-	errno = saved;
-}
-
-void bufpool_destroy(bufpool_t *pool)
-{
-	uint64_t found;
-	int saved = errno;
-
-	if (pool == NULL)
-		return;
-	ck_pr_store_uint(&pool->closing, 1);
-	/* Before the list of caches is read: see cache_new(). */
-	ck_pr_fence_memory();
-	found = bp_cache_revoke_all(pool);
-	for (unsigned i = 0; i < pool->places * BUFPOOL_CLASSES; i++)
-		found += bp_depot_close(&pool->depot[i]);
-	bp_pool_settle(pool, found + 1);
+	bp_pool_free(pool);
 	errno = saved;
 }

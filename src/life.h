@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* life.h - create, destroy, and what the last buffer's return does */
+/* life.h - how a pool ends */
 #ifndef LIFE_H
 #define LIFE_H
 
 #include "pool.h"
+
+/* Give back all that a pool, also one that was not built to the end, has taken. */
+void bp_pool_free(bufpool_t *pool);
 
 /*
  * n buffers, or destroy itself, are done with a pool; the last one frees it.

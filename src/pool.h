@@ -18,11 +18,12 @@
  *     pool               all of these together
  *     registry           all pools
  *     cache              what one thread caches of one pool: spill, gather
- *     life               create, destroy, and the last buffer's return
+ *     life               how a pool ends
  *     thread             which caches a thread has; its exit
  *     give take          a buffer back, and out of all that
  *     checkout           the calls that have fast paths; generated
- *     api frozen stats trim fork             the other calls
+ *     fork               pools in a child process
+ *     create api frozen stats trim           the other calls
  */
 #ifndef POOL_H
 #define POOL_H

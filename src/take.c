@@ -2,7 +2,7 @@
 #include "take.h"
 
 #include <sched.h>
-#include <string.h>
+#include <time.h>
 
 #include "misuse.h"
 #include "region.h"
@@ -68,14 +68,24 @@ static struct bp_buf *take_at(struct search *s, unsigned place)
 	return d;
 }
 
-/* What says, for all places, that nothing can be hidden at them. */
+/* Nothing can be hidden at a place. */
+static bool is_trusted(const bufpool_t *pool, unsigned place, unsigned k)
+{
+	const struct want *w = want_of(pool->demand, place, k);
+
+	/* What no thread caches is moved one by one. */
+	return pool->depth[k] == 0 ||
+	       pool->depot[place * BUFPOOL_CLASSES + k].total == 0 ||
+	       (ck_pr_load_64(&w->scarce) & TRUSTED) != 0;
+}
+
+/* At any. */
 static bool all_trusted(const bufpool_t *pool, unsigned k)
 {
 	struct demand *q = pool->demand;
 
-	/* What no thread caches is moved one by one. */
-	for (unsigned i = 0; pool->depth[k] > 0 && i < pool->places; i++)
-		if (!(ck_pr_load_64(&want_of(q, i, k)->scarce) & TRUSTED))
+	for (unsigned i = 0; i < pool->places; i++)
+		if (!is_trusted(pool, i, k))
 			return false;
 	return ck_pr_load_32(&q->klass[k].movers) == 0;
 }
@@ -83,23 +93,24 @@ static bool all_trusted(const bufpool_t *pool, unsigned k)
 /* A number that changes with every take and give, and with the trust. */
 static uint64_t stamp_of(const struct search *s)
 {
-	uint64_t stamp = 0;
+	uint64_t heads = 0, words = 0;
 
-	for (unsigned i = 0; i < s->pool->places; i++)
-		stamp += bp_depot_stamp(pool_depot(s->pool, i, s->k)) +
-		         ck_pr_load_64(
-				 &want_of(s->pool->demand, i, s->k)->scarce);
-	return stamp;
+	for (unsigned i = 0; i < s->pool->places; i++) {
+		heads += bp_depot_stamp(pool_depot(s->pool, i, s->k));
+		words += ck_pr_load_64(
+			&want_of(s->pool->demand, i, s->k)->scarce);
+	}
+	/* So far from each other that no change of one makes up for the
+	   other's. */
+	return heads + words * UINT64_C(0x9e3779b97f4a7c15);
 }
 
 /* One from a place: its depot, else from the caches there. */
 static struct bp_buf *look_at(struct search *s, unsigned place)
 {
-	struct want *w = want_of(s->pool->demand, place, s->k);
 	struct bp_buf *d = take_at(s, place);
 
-	if (d != NULL || s->pool->depth[s->k] == 0 ||
-	    (ck_pr_load_64(&w->scarce) & TRUSTED) != 0)
+	if (d != NULL || is_trusted(s->pool, place, s->k))
 		return d;
 	d = bp_cache_gather(s->pool, place, s->k);
 	s->stolen = d != NULL;
@@ -116,9 +127,28 @@ static struct bp_buf *look_around(struct search *s)
 	return d;
 }
 
-/* How often to look again while others have buffers in their hands: as long as
-   they may need to get a CPU, but not for ever, as they may be stopped. */
-#define LOOK_AGAIN 100
+/* How long to look again while others have buffers in their hands: they may need
+   a CPU to go on, and may as well be stopped for good. */
+#define LOOK_AGAIN 1000000 /* ns */
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t) t.tv_sec * 1000000000 + (uint64_t) t.tv_nsec;
+}
+
+/* Let others go on; false if they were given enough time. */
+static bool look_again(uint64_t *since)
+{
+	if (*since == 0)
+		*since = now();
+	else if (now() - *since > LOOK_AGAIN)
+		return false;
+	sched_yield();
+	return true;
+}
 
 /*
  * Says no only if none was idle anywhere while it looked: what may have gone from
@@ -127,9 +157,10 @@ static struct bp_buf *look_around(struct search *s)
 static struct bp_buf *find_idle(struct search *s)
 {
 	struct demand *q = s->pool->demand;
+	uint64_t since = 0;
 	struct bp_buf *d;
 
-	for (unsigned looks = 0; looks < LOOK_AGAIN;) {
+	for (;;) {
 		uint64_t stamp = stamp_of(s);
 		bool trusted = all_trusted(s->pool, s->k);
 
@@ -142,10 +173,8 @@ static struct bp_buf *find_idle(struct search *s)
 		   not yet looked at. */
 		if (trusted && all_trusted(s->pool, s->k) && stamp == stamp_of(s))
 			break;
-		if (!all_trusted(s->pool, s->k)) {
-			looks++;
-			sched_yield();
-		}
+		if (!all_trusted(s->pool, s->k) && !look_again(&since))
+			break;
 	}
 	for (unsigned i = 0; i < s->pool->places; i++)
 		ck_pr_store_32(&want_of(q, i, s->k)->takes, 0);
@@ -296,6 +325,10 @@ size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
 	if (pool->total[k] == 0)
 		return 0;
 	s = search_for(pool, k);
+	/* Not past what is in the magazine, from which a fast path may just have
+	   hidden some from one who looked for idle buffers. */
+	if (s.c != NULL && bp_magazine_count(&s.c->fast.magazine[k]) > 0)
+		return 0;
 	/* All of them are on their way out: nothing is being moved. */
 	m = bp_depot_take(pool_depot(pool, s.here, k), s.shard, got,
 	                  (unsigned) min_size(n, BP_SLOTS));
@@ -403,7 +436,7 @@ bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment)
 
 /* --------------------------------------------- what the fast paths leave over */
 
-bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len)
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, size_t len, unsigned k)
 {
 	bufpool_buf_t *buf;
 

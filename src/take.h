@@ -24,17 +24,13 @@ size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
 bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
                             const struct timespec *timeout);
 
-/* What the fast paths leave over: of class k, or the heap; and what is above the
-   largest class, or an error. */
-bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, unsigned k, size_t len);
+/* What the fast paths leave over (with len where they have it): of class k, or the
+   heap; and what is above the largest class, or an error. */
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, size_t len, unsigned k);
 bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size);
 
 /* A buffer from the heap, if `exhausted` allows; NULL and errno if not. */
 bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment);
-
-/* checkout.c: up to n of class k that this thread has cached, in one step. */
-size_t bp_checkout_cached(bufpool_t *pool, unsigned k, size_t len,
-                          bufpool_buf_t **bufs, size_t n);
 
 /* What is wrong with these arguments; 0 if nothing is. */
 static inline int check_request(const bufpool_t *pool, size_t size)

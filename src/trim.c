@@ -8,9 +8,8 @@
 /* Send an idle buffer home without its pages; false if those stay. */
 static bool drop(bufpool_t *pool, struct depot *depot, struct bp_buf *d)
 {
-	struct region *r = &pool->region[depot->region];
-	bool dropped = !r->keep &&
-	               bp_region_drop(r, d->base, class_size[d->klass]);
+	bool dropped = bp_region_drop(&pool->region[depot->region], d->base,
+	                              class_size[d->klass]);
 
 	bp_depot_give(depot, dropped ? DEPOT_COLD : 0, &d, 1);
 	demand_given(pool->demand, d->klass, 1);
@@ -23,7 +22,7 @@ static void collect(bufpool_t *pool, unsigned place, unsigned k)
 	struct depot *depot = pool_depot(pool, place, k);
 	struct bp_buf *d = NULL;
 
-	if (pool->depth[k] > 0 && depot->total > 0)
+	if (pool->depth[k] > 0)
 		d = bp_cache_gather(pool, place, k);
 	if (d == NULL)
 		return;
@@ -39,6 +38,8 @@ static size_t trim_class(bufpool_t *pool, unsigned place, unsigned k)
 	struct depot *depot = pool_depot(pool, place, k);
 	size_t bytes = 0;
 
+	if (depot->total == 0 || pool->region[depot->region].keep)
+		return 0;
 	move_begin(pool->demand, NULL, k);
 	collect(pool, place, k);
 	/* Not for ever, should others be as quick to return more. */

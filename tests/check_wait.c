@@ -1372,9 +1372,13 @@ START_TEST(return_amid_a_sleep)
 	long stop, all, steps;
 
 	set_the_stage(&settings[_i * 3], &plays[PLAYS]);
-	/* The first one makes the cache that the others adopt. */
-	for (int i = 0; i < 2; i++)
-		ck_assert(!return_beside(LONG_MAX, &all));
+	/* The first one makes the cache that the others adopt, the next may find
+	   the class plentiful, or scarce already: the shortest way counts. */
+	all = LONG_MAX;
+	for (int i = 0; i < 5; i++) {
+		ck_assert(!return_beside(LONG_MAX, &steps));
+		all = steps < all ? steps : all;
+	}
 	ck_assert_int_gt(all, LAST_LOOK);
 	for (stop = 0; !is_small() && stop < all - LAST_LOOK;
 	     stop = next_stop(stop, all, false, &seed))
