@@ -382,6 +382,85 @@ static void long_after_destroy(void)
 	bufpool_return(buf);
 }
 
+/* ------------------------------------- data and capacity are not the owner's */
+
+/* Where the buffer comes from, which mode erases it, and what is done to it. */
+struct spoil {
+	const char *name;
+	size_t size;
+	enum bufpool_wipe wipe;
+	size_t count, cache; /* 0 of them: from the heap */
+	long data, capacity;
+};
+
+/* clang-format off */
+static const struct spoil spoils[] = {
+	{"data by a header", 1, BUFPOOL_WIPE_ALL, 4, 4, 16, 0},
+	{"data by a mode", 1, BUFPOOL_WIPE_ALL, 4, 4, 0x40, 0},
+	{"data by two modes", 1, BUFPOOL_WIPE_USED, 4, 4, 0x80, 0},
+	{"data by 256", 1, BUFPOOL_WIPE_ALL, 4, 4, 256, 0},
+	{"data by 512", 1, BUFPOOL_WIPE_USED, 4, 4, 512, 0},
+	{"data by one, down", 1, BUFPOOL_WIPE_ALL, 4, 4, -1, 0},
+	{"data by a page", 1, BUFPOOL_WIPE_NONE, 4, 4, 4096, 0},
+	{"data by 2^48", 1, BUFPOOL_WIPE_NONE, 4, 4, 1l << 48, 0},
+	{"headroom", 1, BUFPOOL_WIPE_ALL, 4, 4, 128, -128},
+	{"both alike", 1, BUFPOOL_WIPE_ALL, 4, 4, 128, 128},
+	{"both, not erased", 1, BUFPOOL_WIPE_NONE, 4, 4, 4096, 4096},
+	{"capacity down", 65536, BUFPOOL_WIPE_ALL, 4, 4, 0, -1},
+	{"capacity of another class", 65536, BUFPOOL_WIPE_NONE, 4, 4, 0, -61440},
+	{"capacity up, no cache", 1, BUFPOOL_WIPE_ALL, 4, 0, 0, 256},
+	{"data, no cache", 1, BUFPOOL_WIPE_NONE, 4, 0, 64, 0},
+	{"data from the heap", 1, BUFPOOL_WIPE_ALL, 0, 4, 64, 0},
+	{"data from the heap, to class 0", 1, BUFPOOL_WIPE_NONE, 0, 4, 63, 0},
+	{"capacity from the heap", 1, BUFPOOL_WIPE_ALL, 0, 4, 0, 256},
+	{"capacity, oversize", 3000000, BUFPOOL_WIPE_NONE, 0, 4, 0, -1},
+	{"both, oversize", 3000000, BUFPOOL_WIPE_NONE, 0, 4, 256, 256},
+};
+/* clang-format on */
+
+static struct {
+	const struct spoil *spoil;
+	enum { BY_RETURN, BY_BULK, BY_FREEZE, WAYS } way;
+} spoiling;
+
+static void return_spoilt(void)
+{
+	const struct spoil *spoil = spoiling.spoil;
+	bufpool_config_t config = even_config(spoil->count);
+	bufpool_t *pool;
+	bufpool_buf_t *bufs[2];
+
+	config.wipe = spoil->wipe;
+	set_cache(&config, spoil->cache);
+	pool = make_pool(config);
+	for (int i = 0; i < 2; i++)
+		bufs[i] = bufpool_checkout(pool, spoil->size);
+	bufs[1]->len = 1;
+	bufs[1]->data = (char *) ((uintptr_t) bufs[1]->data +
+	                          (uintptr_t) spoil->data);
+	bufs[1]->capacity += (size_t) spoil->capacity;
+	if (spoiling.way == BY_BULK)
+		bufpool_return_bulk(bufs, 2);
+	else if (spoiling.way == BY_RETURN)
+		bufpool_return(bufs[1]);
+	else
+		bufpool_freeze(bufs[1]);
+}
+
+/* The loop index is what is done to it, then how it is let go. */
+START_TEST(spoilt_is_loud)
+{
+	struct misuse misuse = {spoils[_i / WAYS].name, return_spoilt,
+	                        "bufpool_return"};
+
+	spoiling.spoil = &spoils[_i / WAYS];
+	spoiling.way = _i % WAYS;
+	if (spoiling.way == BY_FREEZE)
+		misuse.call = "bufpool_freeze";
+	must_be_loud(&misuse);
+}
+END_TEST
+
 /* ------------------------------------------------------------- the verdict */
 
 #define MISUSE(fn) {#fn, fn, "bufpool_return"}
@@ -507,6 +586,8 @@ static Suite *misuse_suite(void)
 	TCase *tcase = add_case(suite, "misuse", 10);
 
 	tcase_add_loop_test(tcase, misuse_is_loud, 0, ARRAY_SIZE(misuses));
+	tcase_add_loop_test(tcase, spoilt_is_loud, 0,
+	                    (int) ARRAY_SIZE(spoils) * WAYS);
 	tcase = add_case(suite, "good use", 20);
 	tcase_add_loop_test(tcase, no_false_alarm, 0, BUFPOOL_WIPE_NONE + 1);
 	return suite;
