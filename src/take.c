@@ -21,7 +21,7 @@ struct search {
 static void count(const struct search *s, const struct bp_buf *d)
 {
 	struct shared_counts *shared = &s->pool->counts[s->k];
-	struct bp_magazine *m = &s->c->fast.magazine[s->k];
+	struct bp_magazine *m;
 	bool remote = d->place != s->here;
 
 	if (s->c == NULL) {
@@ -30,6 +30,7 @@ static void count(const struct search *s, const struct bp_buf *d)
 			ck_pr_inc_64(&shared->remote_hits);
 		return;
 	}
+	m = &s->c->fast.magazine[s->k];
 	bp_add(s->stolen ? &m->stolen : &m->depot_hits, 1);
 	if (remote)
 		bp_add(&s->c->remote_hits[s->k], 1);
