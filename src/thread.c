@@ -15,10 +15,10 @@ static struct cache nobody = {
 __thread struct bp_fast *bp_thread_fast = &nobody.fast;
 
 #ifdef TRACKED
-/* Programs do not tell memory checkers what they do: their fast paths are not
-   to get through, then. */
-#undef bp_thread_fast
+/* And what they see then; see buf.h. */
+#pragma pop_macro("bp_thread_fast")
 __thread struct bp_fast *bp_thread_fast = &nobody.fast;
+#undef bp_thread_fast
 #define bp_thread_fast bp_thread_tracked
 #endif
 
