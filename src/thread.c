@@ -160,6 +160,10 @@ static struct cache *enrol(bufpool_t *pool, unsigned place)
 		leave(c);
 		c = NULL;
 	}
+	/* What was called by that may have destroyed the pool, of which we have
+	   a buffer then, and had this thread leave its cache again. */
+	if (c != NULL && bp_thread_cache(pool) != c)
+		c = NULL;
 	errno = saved;
 	return c;
 }
