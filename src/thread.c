@@ -190,21 +190,19 @@ struct cache *bp_thread_enter(bufpool_t *pool)
 
 void bp_thread_flush(const bufpool_t *pool)
 {
-	struct cache **table = self.table;
-
 	for (unsigned i = 0; i < self.slots; i++) {
-		struct cache *c = table[i];
+		struct cache *c = self.table[i];
 		bufpool_t *home = NULL;
 		uint64_t owed = 0;
 
 		if (c == NULL || (pool != NULL && c->pool_id != pool->id))
 			continue;
 		bp_cache_flush(c, &home, &owed);
-		settle_owed(home, owed);
-		/* What is called by that may have made a new table. */
-		if (self.table != table) {
-			table = self.table;
-			i = -1u;
-		}
+		if (CK_CC_LIKELY(owed == 0))
+			continue;
+		bp_pool_settle(home, owed);
+		/* What is called by that may have made a new table, at the same
+		   address too, and cached some more: from the start. */
+		i = -1u;
 	}
 }
