@@ -21,6 +21,15 @@
 #include <bufpool/inline.h>
 #pragma GCC visibility pop
 
+#ifdef TRACKED
+/* Programs do not tell memory checkers what they do, so their fast paths are not
+   to get through: the library does not show them what it goes by. */
+#pragma push_macro("bp_thread_fast")
+#undef bp_thread_fast
+#define bp_thread_fast bp_thread_tracked
+extern __thread struct bp_fast *bp_thread_fast;
+#endif
+
 #include <ck_cc.h>
 #include <ck_md.h>
 #include <ck_pr.h>

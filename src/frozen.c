@@ -158,8 +158,13 @@ bufpool_slice_t bufpool_slice(bufpool_frozen_t *f, size_t offset, size_t len)
 
 void bufpool_slice_release(bufpool_slice_t *slice)
 {
+	bufpool_frozen_t *owner;
+
 	if (slice == NULL || slice->owner == NULL)
 		return;
-	release("bufpool_slice_release", slice->owner);
+	owner = slice->owner;
+	/* Before: the last release runs region_detach, and who knows what goes
+	   with the pool. */
 	*slice = (bufpool_slice_t){ NULL, 0, NULL };
+	release("bufpool_slice_release", owner);
 }

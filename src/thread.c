@@ -15,10 +15,10 @@ static struct cache nobody = {
 __thread struct bp_fast *bp_thread_fast = &nobody.fast;
 
 #ifdef TRACKED
-/* Programs do not tell memory checkers what they do: their fast paths are not
-   to get through, then. */
-#undef bp_thread_fast
+/* And what they see then; see buf.h. */
+#pragma pop_macro("bp_thread_fast")
 __thread struct bp_fast *bp_thread_fast = &nobody.fast;
+#undef bp_thread_fast
 #define bp_thread_fast bp_thread_tracked
 #endif
 
@@ -160,6 +160,10 @@ static struct cache *enrol(bufpool_t *pool, unsigned place)
 		leave(c);
 		c = NULL;
 	}
+	/* What was called by that may have destroyed the pool, of which we have
+	   a buffer then, and had this thread leave its cache again. */
+	if (c != NULL && bp_thread_cache(pool) != c)
+		c = NULL;
 	errno = saved;
 	return c;
 }
@@ -186,21 +190,19 @@ struct cache *bp_thread_enter(bufpool_t *pool)
 
 void bp_thread_flush(const bufpool_t *pool)
 {
-	struct cache **table = self.table;
-
 	for (unsigned i = 0; i < self.slots; i++) {
-		struct cache *c = table[i];
+		struct cache *c = self.table[i];
 		bufpool_t *home = NULL;
 		uint64_t owed = 0;
 
 		if (c == NULL || (pool != NULL && c->pool_id != pool->id))
 			continue;
 		bp_cache_flush(c, &home, &owed);
-		settle_owed(home, owed);
-		/* What is called by that may have made a new table. */
-		if (self.table != table) {
-			table = self.table;
-			i = -1u;
-		}
+		if (CK_CC_LIKELY(owed == 0))
+			continue;
+		bp_pool_settle(home, owed);
+		/* What is called by that may have made a new table, at the same
+		   address too, and cached some more: from the start. */
+		i = -1u;
 	}
 }

@@ -423,6 +423,22 @@ for class in 1 4097 64K 256K 1M 3M; do
 		fail "--class 1: $checkouts checkouts"
 	reconciles
 done
+# Buffers are filled by one thread and emptied by another, and there are hardly
+# enough of them: they come from the depot, or else the threads rob one another.
+i=0
+set --
+while [ $i -lt 16 ]; do
+	set -- "$@" tree/5M
+	i=$((i + 1))
+done
+for threads in 1 2 4 8; do
+	run 0 --stats --class 4K --threads $threads "$@"
+	hits=$(number hits)
+	stolen=$(number stolen | awk '{ for (i = 1; i <= NF; i++) n += $i } END { print n }')
+	[ "$hits" -ge 16000 ] || fail "--stats: only $hits hits"
+	[ $((stolen * 100)) -le $((hits * 2)) ] ||
+		fail "--threads $threads: $stolen of $hits buffers stolen"
+done
 # What has no sum does not count.
 run 1 --summary summary tree/small/1 missing
 [ "$(field 5)" -eq 1 ] || fail "--summary counts files without a sum"
