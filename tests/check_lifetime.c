@@ -297,7 +297,7 @@ static void return_beside_another(bufpool_buf_t *buf)
 }
 
 static void (*const returns[])(bufpool_buf_t *buf) = {
-	bufpool_return, return_in_bulk,        return_elsewhere,
+	return_here, return_in_bulk,        return_elsewhere,
 	return_by_exit, return_beside_another,
 };
 

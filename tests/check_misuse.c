@@ -25,12 +25,31 @@ static bufpool_buf_t *a_buffer_of(bufpool_t *pool, size_t size)
 	return bufs[0];
 }
 
+/* What the pools of a misuse erase, if they say nothing of it. */
+static enum bufpool_wipe pools_wipe;
+
+static bufpool_t *pool_of(bufpool_config_t config)
+{
+	config.wipe = pools_wipe;
+	return make_pool(config);
+}
+
+static bufpool_t *a_pool(void)
+{
+	return pool_of(default_config);
+}
+
+static bufpool_t *heap_pool(void)
+{
+	return pool_of(empty_config());
+}
+
 static bufpool_t *pool_with_cache(size_t depth)
 {
 	bufpool_config_t config = default_config;
 
 	set_cache(&config, depth);
-	return make_pool(config);
+	return pool_of(config);
 }
 
 /* ----------------------------------------------------------- double return */
@@ -45,7 +64,7 @@ static void twice_from_cache(void)
 
 static void twice_by_default(void)
 {
-	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 65536);
+	bufpool_buf_t *buf = a_buffer_of(a_pool(), 65536);
 
 	bufpool_return(buf);
 	bufpool_return(buf);
@@ -61,7 +80,7 @@ static void twice_from_depot(void)
 
 static void twice_after_flush(void)
 {
-	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 1);
+	bufpool_buf_t *buf = a_buffer_of(a_pool(), 1);
 
 	bufpool_return(buf);
 	bufpool_thread_flush(NULL);
@@ -70,7 +89,7 @@ static void twice_after_flush(void)
 
 static void twice_with_others_between(void)
 {
-	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_t *pool = a_pool();
 	bufpool_buf_t *bufs[20];
 
 	take_some(pool, bufs, ARRAY_SIZE(bufs), 1);
@@ -80,7 +99,7 @@ static void twice_with_others_between(void)
 
 static void twice_in_bulk(void)
 {
-	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_t *pool = a_pool();
 	bufpool_buf_t *bufs[4];
 
 	take_some(pool, bufs, 3, 1);
@@ -90,7 +109,7 @@ static void twice_in_bulk(void)
 
 static void twice_second_elsewhere(void)
 {
-	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 1);
+	bufpool_buf_t *buf = a_buffer_of(a_pool(), 1);
 
 	bufpool_return(buf);
 	return_elsewhere(buf);
@@ -98,7 +117,7 @@ static void twice_second_elsewhere(void)
 
 static void twice_first_elsewhere(void)
 {
-	bufpool_buf_t *buf = a_buffer_of(bufpool_create(NULL), 1);
+	bufpool_buf_t *buf = a_buffer_of(a_pool(), 1);
 
 	return_elsewhere(buf);
 	bufpool_return(buf);
@@ -106,7 +125,7 @@ static void twice_first_elsewhere(void)
 
 static void twice_after_destroy(void)
 {
-	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_t *pool = a_pool();
 	bufpool_buf_t *bufs[2];
 
 	take_some(pool, bufs, 2, 1);
@@ -117,7 +136,7 @@ static void twice_after_destroy(void)
 
 static void twice_around_destroy(void)
 {
-	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_t *pool = a_pool();
 	bufpool_buf_t *bufs[2];
 
 	take_some(pool, bufs, 2, 1);
@@ -128,7 +147,7 @@ static void twice_around_destroy(void)
 
 static void twice_to_the_heap(void)
 {
-	bufpool_buf_t *buf = bufpool_checkout_1m(bufpool_create(NULL));
+	bufpool_buf_t *buf = bufpool_checkout_1m(a_pool());
 
 	bufpool_return(buf);
 	bufpool_return(buf);
@@ -136,7 +155,7 @@ static void twice_to_the_heap(void)
 
 static void twice_to_the_heap_with_others_out(void)
 {
-	bufpool_t *pool = make_pool(empty_config());
+	bufpool_t *pool = heap_pool();
 	bufpool_buf_t *bufs[8];
 
 	take_some(pool, bufs, ARRAY_SIZE(bufs), 1);
@@ -146,7 +165,7 @@ static void twice_to_the_heap_with_others_out(void)
 
 static void twice_to_the_heap_elsewhere(void)
 {
-	bufpool_t *pool = make_pool(empty_config());
+	bufpool_t *pool = heap_pool();
 	bufpool_buf_t *buf = bufpool_checkout(pool, 1);
 
 	bufpool_return(buf);
@@ -155,7 +174,7 @@ static void twice_to_the_heap_elsewhere(void)
 
 static void twice_oversize(void)
 {
-	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 5000000);
+	bufpool_buf_t *buf = bufpool_checkout(a_pool(), 5000000);
 
 	bufpool_return(buf);
 	bufpool_return(buf);
@@ -186,7 +205,7 @@ static char *foreign_memory(unsigned char value)
 /* Some pool should exist: none at all would be too easy. */
 static void return_foreign(void *handle)
 {
-	must(bufpool_checkout(bufpool_create(NULL), 1));
+	must(bufpool_checkout(a_pool(), 1));
 	bufpool_return(handle);
 }
 
@@ -240,28 +259,28 @@ static void foreign_on_the_stack(void)
 
 static void foreign_in_the_payload(void)
 {
-	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 65536);
+	bufpool_buf_t *buf = bufpool_checkout(a_pool(), 65536);
 
 	bufpool_return((bufpool_buf_t *) ((char *) buf->data + 2 * PAGE));
 }
 
 static void foreign_payload_itself(void)
 {
-	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 1);
+	bufpool_buf_t *buf = bufpool_checkout(a_pool(), 1);
 
 	bufpool_return(buf->data);
 }
 
 static void foreign_heap_payload(void)
 {
-	bufpool_buf_t *buf = bufpool_checkout_1m(bufpool_create(NULL));
+	bufpool_buf_t *buf = bufpool_checkout_1m(a_pool());
 
 	bufpool_return((bufpool_buf_t *) ((char *) buf->data + PAGE));
 }
 
 static void foreign_misaligned(void)
 {
-	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 1);
+	bufpool_buf_t *buf = bufpool_checkout(a_pool(), 1);
 
 	bufpool_return((bufpool_buf_t *) ((char *) buf + sizeof(void *)));
 }
@@ -283,7 +302,7 @@ static void foreign_copy(void)
 {
 	char *memory = foreign_memory(0);
 
-	copy_around(memory + PAGE, bufpool_checkout(bufpool_create(NULL), 1),
+	copy_around(memory + PAGE, bufpool_checkout(a_pool(), 1),
 	            sizeof(bufpool_buf_t));
 	bufpool_return((bufpool_buf_t *) (memory + PAGE));
 }
@@ -293,14 +312,14 @@ static void foreign_clone(void)
 {
 	char *memory = foreign_memory(0);
 
-	copy_around(memory + PAGE, bufpool_checkout(bufpool_create(NULL), 1),
+	copy_around(memory + PAGE, bufpool_checkout(a_pool(), 1),
 	            HANDLE_ALIGN);
 	bufpool_return((bufpool_buf_t *) (memory + PAGE));
 }
 
 static void foreign_clone_in_payload(void)
 {
-	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 65536);
+	bufpool_buf_t *buf = bufpool_checkout(a_pool(), 65536);
 	char *memory = buf->data;
 
 	copy_around(memory + PAGE, buf, HANDLE_ALIGN);
@@ -309,7 +328,7 @@ static void foreign_clone_in_payload(void)
 
 static void foreign_in_bulk(void)
 {
-	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_t *pool = a_pool();
 	bufpool_buf_t *bufs[5] = {NULL};
 
 	take_some(pool, bufs, 3, 1);
@@ -335,6 +354,11 @@ static void return_with_len(enum bufpool_wipe wipe, size_t size, size_t more)
 static void long_by_one(void)
 {
 	return_with_len(BUFPOOL_WIPE_ALL, 1, 1);
+}
+
+static void long_as_others(void)
+{
+	return_with_len(pools_wipe, 4096, 1);
 }
 
 static void long_under_used(void)
@@ -364,7 +388,7 @@ static void long_oversize(void)
 
 static void long_in_bulk(void)
 {
-	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_t *pool = a_pool();
 	bufpool_buf_t *bufs[3];
 
 	take_some(pool, bufs, ARRAY_SIZE(bufs), 1);
@@ -374,7 +398,7 @@ static void long_in_bulk(void)
 
 static void long_after_destroy(void)
 {
-	bufpool_t *pool = bufpool_create(NULL);
+	bufpool_t *pool = a_pool();
 	bufpool_buf_t *buf = bufpool_checkout(pool, 1);
 
 	bufpool_destroy(pool);
@@ -497,6 +521,7 @@ static const struct misuse misuses[] = {
 	MISUSE(foreign_clone_in_payload),
 	MISUSE(foreign_in_bulk),
 	MISUSE(long_by_one),
+	MISUSE(long_as_others),
 	MISUSE(long_under_used),
 	MISUSE(long_under_none),
 	MISUSE(long_by_far),
@@ -506,9 +531,11 @@ static const struct misuse misuses[] = {
 	MISUSE(long_after_destroy),
 };
 
+/* The loop index is the misuse, then the wipe mode. */
 START_TEST(misuse_is_loud)
 {
-	must_be_loud(&misuses[_i]);
+	pools_wipe = (enum bufpool_wipe) (_i / (int) ARRAY_SIZE(misuses));
+	must_be_loud(&misuses[_i % (int) ARRAY_SIZE(misuses)]);
 }
 END_TEST
 
@@ -585,7 +612,9 @@ static Suite *misuse_suite(void)
 	Suite *suite = suite_create("misuse");
 	TCase *tcase = add_case(suite, "misuse", 10);
 
-	tcase_add_loop_test(tcase, misuse_is_loud, 0, ARRAY_SIZE(misuses));
+	tcase_add_loop_test(tcase, misuse_is_loud, 0,
+	                    (BUFPOOL_WIPE_NONE + 1) *
+				    (int) ARRAY_SIZE(misuses));
 	tcase_add_loop_test(tcase, spoilt_is_loud, 0,
 	                    (int) ARRAY_SIZE(spoils) * WAYS);
 	tcase = add_case(suite, "good use", 20);

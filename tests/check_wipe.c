@@ -103,7 +103,7 @@ static void return_and_flush(bufpool_buf_t *buf)
 }
 
 static void (*const returns[])(bufpool_buf_t *buf) = {
-	bufpool_return,
+	return_here,
 	return_in_bulk,
 	return_and_flush,
 	return_elsewhere,
