@@ -12,12 +12,14 @@ set -eu
 # Operation, the most instructions it may take, and what it is.  Per buffer in
 # bulk operations.  Lower one when the code has become better.
 ceilings='
-checkout     68   a pair from the thread cache, bufpool_checkout(pool, 4096)
-checkout_4k  65   the same, bufpool_checkout_4k(pool)
-frozen       131  checkout_4k, freeze, unref
-bulk         50   a pair from the thread cache, 32 at once
-depot        475  a pair without a thread cache
-depot-bulk   560  the same, 32 at once
+checkout     48   a pair from the thread cache, bufpool_checkout(pool, 4096)
+inline       42   the same, inlined (-DBUFPOOL_INLINE)
+checkout_4k  48   the same, bufpool_checkout_4k(pool)
+frozen       111  checkout_4k, freeze, unref
+bulk         39   a pair from the thread cache, 32 at once
+inline-bulk  36   the same, inlined
+depot        355  a pair without a thread cache
+depot-bulk   116  the same, 32 at once
 '
 n=1000
 
@@ -45,14 +47,22 @@ sources=$(find "$src/src" -name '*.c' ! -name checkout.c)
 $CC $flags -shared -fPIC -ftls-model=initial-exec -fvisibility=hidden -pthread \
 	-o "$tmp/libbufpool.so" $sources "$build/src/checkout.c" \
 	${CK_LIBS:--lck} ${HWLOC_LIBS:--lhwloc}
-# shellcheck disable=SC2086
-$CC $flags -o "$tmp/instructions" "$src/tests/instructions.c" \
-	"$tmp/libbufpool.so" -Wl,-rpath,"$tmp"
+for inlined in '' -DBUFPOOL_INLINE; do
+	# shellcheck disable=SC2086
+	$CC $flags $inlined -o "$tmp/instructions$inlined" \
+		"$src/tests/instructions.c" "$tmp/libbufpool.so" \
+		-Wl,-rpath,"$tmp"
+done
 
 # count OPERATION TIMES: instructions of the whole program
 count() {
+	case $1 in
+	inline) set -- checkout "$2" -DBUFPOOL_INLINE ;;
+	inline-*) set -- "${1#inline-}" "$2" -DBUFPOOL_INLINE ;;
+	*) set -- "$1" "$2" '' ;;
+	esac
 	valgrind --tool=callgrind --callgrind-out-file=/dev/null \
-		"$tmp/instructions" "$1" "$2" 2>"$tmp/log" || {
+		"$tmp/instructions$3" "$1" "$2" 2>"$tmp/log" || {
 		cat "$tmp/log" >&2
 		return 1
 	}
