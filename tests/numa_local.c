@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* numa_local.c - BUFPOOL_NUMA_LOCAL: a thread is served from its own node */
 #include "numa.h"
+#include "steps.h"
 
 /* Buffers of each node; small, for all of them are drained time and again. */
 #define SHARE ((size_t) 6)
@@ -193,6 +194,22 @@ START_TEST(moved_thread)
 }
 END_TEST
 
+/* For a thread that stays, by real places. */
+START_TEST(local_costs_little)
+{
+	struct steps plain;
+
+	if (!CAN_COUNT_STEPS)
+		return;
+	pin(__builtin_ctz(home_nodes()));
+	if (_i)
+		refuse_membarrier();
+	plain = count_steps(BUFPOOL_NUMA_ANY);
+	check_steps(_i ? "LOCAL, fenced" : "LOCAL",
+	            count_steps(BUFPOOL_NUMA_LOCAL), plain);
+}
+END_TEST
+
 /* -------------------------------------------------------------- exhaustion */
 
 static size_t take_one_by_one(bufpool_t *pool, bufpool_buf_t **bufs, size_t n)
@@ -348,6 +365,7 @@ void add_local_cases(Suite *suite)
 	tcase_add_loop_test(tcase, goes_home, 0, n);
 	tcase_add_loop_test(tcase, goes_home_frozen, 0, n);
 	tcase_add_loop_test(tcase, moved_thread, 0, n);
+	tcase_add_loop_test(tcase, local_costs_little, 0, 2);
 	tcase_add_loop_test(tcase, nearest_first, 0,
 	                    n * (int) ARRAY_SIZE(takes));
 	tcase_add_loop_test(tcase, none_is_stranded, 0, n);
