@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "cpu.h"
+
 /* ----------------------------------------------------------- beginning, end */
 
 static void cache_revoke(struct cache *c)
@@ -13,6 +15,7 @@ static void cache_revoke(struct cache *c)
 	/* Another pool may come to lie where this one does. */
 	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
 	ck_pr_store_64(&c->fast.key, 0);
+	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
 	ck_pr_store_64(&c->fast.special_key, 0);
 	ck_pr_fence_memory(); /* see the end of bp_cache_answer() */
@@ -25,12 +28,16 @@ static void cache_show(const bufpool_t *pool, struct cache *c, unsigned place)
 	struct bp_fast *fast = &c->fast;
 	/* These have no fence, and do not ask at which place they are. */
 	bool special = pool->fenced || pool->places > 1;
+	uint64_t kind = pool->fenced ? BP_FENCED : special ? BP_LOCAL : 0;
+	uint64_t key = key_of(pool, place) - (kind << BP_CLASS_SHIFT);
 
 	ck_pr_store_uint(&fast->place, place);
-	fast->cpu = UINT32_MAX;
+	fast->cpu = CPU_ANY;
+	fast->cpu_at = &no_cpu;
 	fast->fenced = pool->fenced;
 	ck_pr_store_ptr(&fast->pool, special ? BP_NO_POOL : pool);
-	ck_pr_store_64(&fast->key, special ? 0 : key_of(pool, place));
+	ck_pr_store_64(&fast->key, pool->places <= BP_KIND_PLACES ? key : 0);
+	ck_pr_store_ptr(&fast->local, kind == BP_LOCAL ? pool : BP_NO_POOL);
 	ck_pr_store_ptr(&fast->special, special ? pool : BP_NO_POOL);
 	ck_pr_store_64(&fast->special_key, special ? key_of(pool, place) : 0);
 	/* Those who look for caches at this place, or for all there are, find

@@ -35,6 +35,31 @@ static inline uint32_t current_cpu(void)
 	                              : (uint32_t) sched_getcpu();
 }
 
+/* What no CPU is. */
+static const uint32_t no_cpu = CPU_ANY - 1;
+
+/* Where it can be read, now and later, by this thread; no_cpu if nowhere. */
+static inline const uint32_t *cpu_word(void)
+{
+	if (&__rseq_size == NULL || __rseq_size == 0)
+		return &no_cpu;
+	return (const uint32_t *) ((const char *) __builtin_thread_pointer() +
+	                           __rseq_offset + RSEQ_CPU_ID);
+}
+
+/* What this thread has cached is for this CPU. */
+static inline void stay_on(struct bp_fast *c, uint32_t cpu)
+{
+	c->cpu = cpu;
+	c->cpu_at = cpu_word();
+}
+
+/* By the fewest instructions, for a LOCAL pool: false may be wrong. */
+static inline bool stays(const struct bp_fast *c)
+{
+	return CK_CC_LIKELY(*(volatile const uint32_t *) c->cpu_at == c->cpu);
+}
+
 /* Whether what the thread has cached is still for where it is. */
 static inline bool is_here(const struct bp_fast *c)
 {

@@ -106,7 +106,7 @@ static void remake(bufpool_t *pool)
 	pool->caches = c;
 	if (c != NULL) {
 		bp_cache_reset(pool, c, c->fast.place);
-		c->fast.cpu = pool->places > 1 ? current_cpu() : CPU_ANY;
+		stay_on(&c->fast, pool->places > 1 ? current_cpu() : CPU_ANY);
 	}
 	if (!pool->closing) {
 		uint64_t total = 0;

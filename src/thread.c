@@ -8,7 +8,10 @@
 
 /* Stands where a thread has used no pool yet; no pool has id 0. */
 static struct cache nobody = {
-	.fast = { .pool = BP_NO_POOL, .special = BP_NO_POOL }
+	.fast = { .pool = BP_NO_POOL,
+	          .local = BP_NO_POOL,
+	          .special = BP_NO_POOL,
+	          .cpu_at = &no_cpu }
 };
 
 /* The cache that was used last is shown to programs, see bufpool/inline.h. */
@@ -181,7 +184,7 @@ struct cache *bp_thread_enter(bufpool_t *pool)
 		return NULL;
 	if (CK_CC_UNLIKELY(here != c->fast.place))
 		bp_cache_move(pool, c, here, &owed);
-	c->fast.cpu = cpu;
+	stay_on(&c->fast, cpu);
 	bp_thread_fast = &c->fast;
 	/* The caller has the pool, or a buffer of it: it is not the last. */
 	settle_owed(pool, owed);
