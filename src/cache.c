@@ -23,23 +23,29 @@ static void cache_revoke(struct cache *c)
 }
 
 /* Whose it is, for the fast paths. */
-static void cache_show(const bufpool_t *pool, struct cache *c, unsigned place)
+static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 {
 	struct bp_fast *fast = &c->fast;
-	/* These have no fence, and do not ask at which place they are. */
+	unsigned place = place_of_cpu(pool, cpu);
+	/* The usual paths have no fence, and do not ask where they are. */
 	bool special = pool->fenced || pool->places > 1;
+	bool none = track_threads();
 	uint64_t kind = pool->fenced ? BP_FENCED : special ? BP_LOCAL : 0;
 	uint64_t key = key_of(pool, place) - (kind << BP_CLASS_SHIFT);
 
 	ck_pr_store_uint(&fast->place, place);
-	fast->cpu = CPU_ANY;
-	fast->cpu_at = &no_cpu;
+	if (pool->places > 1)
+		stay_on(fast, cpu);
+	else
+		stay_anywhere(fast);
 	fast->fenced = pool->fenced;
-	ck_pr_store_ptr(&fast->pool, special ? BP_NO_POOL : pool);
-	ck_pr_store_64(&fast->key, pool->places <= BP_KIND_PLACES ? key : 0);
-	ck_pr_store_ptr(&fast->local, kind == BP_LOCAL ? pool : BP_NO_POOL);
-	ck_pr_store_ptr(&fast->special, special ? pool : BP_NO_POOL);
-	ck_pr_store_64(&fast->special_key, special ? key_of(pool, place) : 0);
+	ck_pr_store_ptr(&fast->pool, special || none ? BP_NO_POOL : pool);
+	ck_pr_store_64(&fast->key, none ? 0 : key);
+	ck_pr_store_ptr(&fast->local,
+	                kind == BP_LOCAL && !none ? pool : BP_NO_POOL);
+	ck_pr_store_ptr(&fast->special, special && !none ? pool : BP_NO_POOL);
+	ck_pr_store_64(&fast->special_key,
+	               special && !none ? key_of(pool, place) : 0);
 	/* Those who look for caches at this place, or for all there are, find
 	   this one now; or it finds out here what they have come for. */
 	ck_pr_fence_memory();
@@ -59,13 +65,13 @@ static void cache_init(const bufpool_t *pool, struct cache *c)
 		bp_magazine_init(&c->fast.magazine[k], pool->depth[k]);
 }
 
-void bp_cache_reset(const bufpool_t *pool, struct cache *c, unsigned place)
+void bp_cache_reset(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 {
 	cache_init(pool, c);
-	cache_show(pool, c, place);
+	cache_show(pool, c, cpu);
 }
 
-struct cache *bp_cache_new(bufpool_t *pool, unsigned place)
+struct cache *bp_cache_new(bufpool_t *pool, uint32_t cpu)
 {
 	struct cache *c = bp_map(sizeof(*c)), *first;
 
@@ -79,11 +85,11 @@ struct cache *bp_cache_new(bufpool_t *pool, unsigned place)
 		c->next = first;
 		ck_pr_fence_release();
 	} while (!ck_pr_cas_ptr_value(&pool->caches, first, c, &first));
-	cache_show(pool, c, place);
+	cache_show(pool, c, cpu);
 	return c;
 }
 
-struct cache *bp_cache_adopt(bufpool_t *pool, unsigned place)
+struct cache *bp_cache_adopt(bufpool_t *pool, uint32_t cpu)
 {
 	struct cache *c = ck_pr_load_ptr(&pool->caches);
 
@@ -93,7 +99,7 @@ struct cache *bp_cache_adopt(bufpool_t *pool, unsigned place)
 			/* Its last owner's writes before ours. */
 			ck_pr_fence_acquire();
 			ck_pr_inc_uint(&c->refs);
-			cache_show(pool, c, place);
+			cache_show(pool, c, cpu);
 			return c;
 		}
 	}
@@ -160,11 +166,11 @@ void bp_cache_flush(struct cache *c, bufpool_t **pool, uint64_t *owed)
 			;
 }
 
-void bp_cache_move(bufpool_t *pool, struct cache *c, unsigned place,
+void bp_cache_move(bufpool_t *pool, struct cache *c, uint32_t cpu,
                    uint64_t *owed)
 {
 	bp_cache_flush(c, &pool, owed);
-	cache_show(pool, c, place);
+	cache_show(pool, c, cpu);
 }
 
 /* Take out again, for good, what was put into a revoked magazine. */

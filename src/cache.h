@@ -42,12 +42,12 @@ struct cache {
 
 _Static_assert(BUFPOOL_CLASSES <= 32, "a bit for each in an unsigned");
 
-/* For the calling thread, empty, at a place, and known to the pool; NULL if
+/* For the calling thread, which is on that CPU, empty, and known to the pool; NULL if
    memory is short. */
-struct cache *bp_cache_new(bufpool_t *pool, unsigned place);
+struct cache *bp_cache_new(bufpool_t *pool, uint32_t cpu);
 
 /* One that another thread of the pool has left; NULL if there is none. */
-struct cache *bp_cache_adopt(bufpool_t *pool, unsigned place);
+struct cache *bp_cache_adopt(bufpool_t *pool, uint32_t cpu);
 
 /* Its thread has no more use for it: empty it and let go.  How many have to be
    settled with *pool. */
@@ -57,7 +57,7 @@ uint64_t bp_cache_disown(struct cache *c, bufpool_t **pool);
 void bp_cache_unref(struct cache *c);
 
 /* In a child process: empty, and all counters zero. */
-void bp_cache_reset(const bufpool_t *pool, struct cache *c, unsigned place);
+void bp_cache_reset(const bufpool_t *pool, struct cache *c, uint32_t cpu);
 
 /*
  * Move up to n of the owner's buffers of class k to the depot: how many.  Those
@@ -67,8 +67,8 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n,
                         bufpool_t **pool, uint64_t *owed);
 void bp_cache_flush(struct cache *c, bufpool_t **pool, uint64_t *owed);
 
-/* The owner has come to another place: what is cached goes home. */
-void bp_cache_move(bufpool_t *pool, struct cache *c, unsigned place,
+/* The owner has come to a CPU at another place: what is cached goes home. */
+void bp_cache_move(bufpool_t *pool, struct cache *c, uint32_t cpu,
                    uint64_t *owed);
 
 /* The owner: may it cache buffers of class k where it is? */

@@ -16,7 +16,6 @@
 
 #include "buf.h"
 
-#define CPU_ANY UINT32_MAX
 #define RSEQ_CPU_ID 4 /* where in the area; negative until it is registered */
 
 /* Of glibc; not there with an older one. */
@@ -36,34 +35,35 @@ static inline uint32_t current_cpu(void)
 }
 
 /* What no CPU is. */
-static const uint32_t no_cpu = CPU_ANY - 1;
+static const uint32_t no_cpu = UINT32_MAX;
 
-/* Where it can be read, now and later, by this thread; no_cpu if nowhere. */
-static inline const uint32_t *cpu_word(void)
-{
-	if (&__rseq_size == NULL || __rseq_size == 0)
-		return &no_cpu;
-	return (const uint32_t *) ((const char *) __builtin_thread_pointer() +
-	                           __rseq_offset + RSEQ_CPU_ID);
-}
-
-/* What this thread has cached is for this CPU. */
+/* What this thread has cached is for this CPU, where it is. */
 static inline void stay_on(struct bp_fast *c, uint32_t cpu)
 {
 	c->cpu = cpu;
-	c->cpu_at = cpu_word();
+	c->cpu_at = &no_cpu;
+	if (&__rseq_size != NULL && __rseq_size > 0)
+		c->cpu_at = (const uint32_t *) ((const char *)
+		                                        __builtin_thread_pointer() +
+		                                __rseq_offset + RSEQ_CPU_ID);
 }
 
-/* By the fewest instructions, for a LOCAL pool: false may be wrong. */
+/* For any. */
+static inline void stay_anywhere(struct bp_fast *c)
+{
+	c->cpu = 0;
+	c->cpu_at = &c->cpu;
+}
+
+/* Whether it is there still, by the fewest instructions: false may be wrong. */
 static inline bool stays(const struct bp_fast *c)
 {
 	return CK_CC_LIKELY(*(volatile const uint32_t *) c->cpu_at == c->cpu);
 }
 
-/* Whether what the thread has cached is still for where it is. */
 static inline bool is_here(const struct bp_fast *c)
 {
-	return CK_CC_LIKELY(c->cpu == CPU_ANY) || c->cpu == current_cpu();
+	return stays(c) || c->cpu == current_cpu();
 }
 
 #endif

@@ -104,10 +104,8 @@ static void remake(bufpool_t *pool)
 	                 all.oversize_bytes);
 	bp_demand_reset(pool->demand, c != NULL ? 2 : 1);
 	pool->caches = c;
-	if (c != NULL) {
-		bp_cache_reset(pool, c, c->fast.place);
-		stay_on(&c->fast, pool->places > 1 ? current_cpu() : CPU_ANY);
-	}
+	if (c != NULL)
+		bp_cache_reset(pool, c, current_cpu());
 	if (!pool->closing) {
 		uint64_t total = 0;
 

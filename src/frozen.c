@@ -30,6 +30,8 @@ static bool is_sole(const struct bp_buf *d)
 
 	/* What the other holders did, before they let go, comes first. */
 	ck_pr_fence_acquire();
+	if (sole)
+		track_acquire(CK_CC_DECONST_PTR(d));
 	return sole;
 }
 
@@ -78,6 +80,7 @@ static void release(const char *call, bufpool_frozen_t *f)
 
 	if (!is_sole(d)) {
 		/* All that this holder read, before the buffer is erased. */
+		track_release(d);
 		ck_pr_fence_release();
 		refs = ck_pr_faa_32(&d->refs, -1u);
 		if (CK_CC_UNLIKELY(refs == 0 || refs > REFS_MAX))
@@ -85,6 +88,7 @@ static void release(const char *call, bufpool_frozen_t *f)
 		if (refs > 1)
 			return;
 		ck_pr_fence_acquire();
+		track_acquire(d);
 	}
 	ck_pr_store_32(&d->refs, 0);
 	/* Two may have let go of one reference. */

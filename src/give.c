@@ -70,6 +70,7 @@ void bp_return_erased(struct bp_buf *d)
 	bufpool_t *pool = d->pool;
 	struct cache *c = thread_enter(pool);
 
+	track_release(d);
 	BP_TRACK_IDLE(d);
 	d->state = BP_HOME;
 	if (c == NULL) {
@@ -128,6 +129,7 @@ size_t bp_return_many(bufpool_buf_t **bufs, size_t n)
 			break;
 		check_handle("bufpool_return_bulk", d, BP_OUT);
 		erase(d);
+		track_release(d);
 		BP_TRACK_IDLE(d);
 		d->state = BP_HOME;
 		home[got] = d;

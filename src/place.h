@@ -20,7 +20,7 @@
 #include <bufpool/hwloc.h>
 #pragma GCC visibility pop
 
-#define PLACES_MAX 256 /* what the tables can number */
+#define PLACES_MAX 64 /* what a seal can tell apart, see bufpool/inline.h */
 
 /* Where the memory of a pool that is being created goes. */
 struct places {

@@ -120,12 +120,12 @@ static bool make_usable(const struct region *r, enum pages pages)
 {
 	if (pages == PAGES_HUGETLB)
 		return true; /* as it comes */
-	if (!is_available(r->mapped) ||
-	    mprotect(r->pub.base, r->mapped, PROT_READ | PROT_WRITE) != 0)
+	if (!is_available(r->mapped))
 		return false;
+	/* First: after mlockall(MCL_FUTURE), mprotect() populates. */
 	if (pages == PAGES_TRANSPARENT)
 		madvise(r->pub.base, r->mapped, MADV_HUGEPAGE);
-	return true;
+	return mprotect(r->pub.base, r->mapped, PROT_READ | PROT_WRITE) == 0;
 }
 
 /* Put memory where the place wants it. */
@@ -168,6 +168,8 @@ static int try_pages(struct region *r, size_t alignment, enum pages pages,
 		r->pub.base = NULL;
 		return error;
 	}
+	/* Objects of the program's that lie in buffers may own others. */
+	track_root(r->pub.base, r->mapped);
 	r->keep = pages == PAGES_HUGETLB;
 	if (pages == PAGES_HUGETLB ||
 	    (pages == PAGES_TRANSPARENT && is_huge(r->pub.base, r->mapped)))
@@ -198,8 +200,10 @@ int bp_region_create(struct region *r, size_t len, size_t alignment,
 
 void bp_region_destroy(struct region *r)
 {
-	if (r->mapped > 0)
-		bp_release(r->pub.base, r->mapped);
+	if (r->mapped == 0)
+		return;
+	track_unroot(r->pub.base, r->mapped);
+	bp_release(r->pub.base, r->mapped);
 }
 
 bool bp_region_renew(struct region *r, unsigned flags)
@@ -213,6 +217,7 @@ bool bp_region_renew(struct region *r, unsigned flags)
 	r->pub.numa_node = NODE_ASK;
 	if (base == r->pub.base && advise(r, flags))
 		return true;
+	track_unroot(r->pub.base, r->mapped);
 	/* What is there now is not ours, to mark or to unmap. */
 	TRACK_OUT(r->pub.base, r->pub.len);
 	r->pub.base = NULL;

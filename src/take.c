@@ -250,6 +250,7 @@ static struct bp_buf *take_near(struct search *s)
 /* An idle buffer becomes one with an owner. */
 static bufpool_buf_t *hand_out(struct bp_buf *d, size_t len)
 {
+	track_acquire(d);
 	TRACK_OUT(d->base, d->pub.capacity);
 	if (CK_CC_UNLIKELY(d->state != BP_HOME)) {
 		if (d->state != BP_UNSURE)

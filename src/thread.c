@@ -9,8 +9,8 @@
 /* Stands where a thread has used no pool yet; no pool has id 0. */
 static struct cache nobody = {
 	.fast = { .pool = BP_NO_POOL,
-	          .local = BP_NO_POOL,
 	          .special = BP_NO_POOL,
+	          .local = BP_NO_POOL,
 	          .cpu_at = &no_cpu }
 };
 
@@ -148,16 +148,16 @@ struct cache *bp_thread_cache(const bufpool_t *pool)
 	return NULL;
 }
 
-static struct cache *enrol(bufpool_t *pool, unsigned place)
+static struct cache *enrol(bufpool_t *pool, uint32_t cpu)
 {
 	struct cache *c;
 	int saved = errno;
 
 	if (!have_key || self.exited || ck_pr_load_uint(&pool->closing))
 		return NULL;
-	c = bp_cache_adopt(pool, place);
+	c = bp_cache_adopt(pool, cpu);
 	if (c == NULL)
-		c = bp_cache_new(pool, place);
+		c = bp_cache_new(pool, cpu);
 	if (c != NULL &&
 	    (pthread_setspecific(key, &self) != 0 || !table_add(c))) {
 		leave(c);
@@ -173,18 +173,18 @@ static struct cache *enrol(bufpool_t *pool, unsigned place)
 
 struct cache *bp_thread_enter(bufpool_t *pool)
 {
-	uint32_t cpu = pool->places > 1 ? current_cpu() : CPU_ANY;
-	unsigned here = place_of_cpu(pool, cpu);
+	uint32_t cpu = pool->places > 1 ? current_cpu() : 0;
 	struct cache *c = bp_thread_cache(pool);
 	uint64_t owed = 0;
 
 	if (c == NULL)
-		c = enrol(pool, here);
+		c = enrol(pool, cpu);
 	if (c == NULL)
 		return NULL;
-	if (CK_CC_UNLIKELY(here != c->fast.place))
-		bp_cache_move(pool, c, here, &owed);
-	stay_on(&c->fast, cpu);
+	if (CK_CC_UNLIKELY(place_of_cpu(pool, cpu) != c->fast.place))
+		bp_cache_move(pool, c, cpu, &owed);
+	else if (pool->places > 1)
+		stay_on(&c->fast, cpu);
 	bp_thread_fast = &c->fast;
 	/* The caller has the pool, or a buffer of it: it is not the last. */
 	settle_owed(pool, owed);

@@ -10,6 +10,7 @@
 #ifndef TRACK_H
 #define TRACK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #if defined(__has_feature)
@@ -54,6 +55,32 @@ static inline void track_unroot(const void *p, size_t n)
 {
 	if (__lsan_unregister_root_region != NULL)
 		__lsan_unregister_root_region(p, n);
+}
+
+/*
+ * ThreadSanitizer does not see how a buffer that one thread returned comes to
+ * another, nor how holders of a frozen one let go before it is erased, unless the
+ * library is built with it: say so, if the program has one.  Pools have no fast
+ * paths then.  p is the descriptor.
+ */
+void __tsan_acquire(void *p) __attribute__((weak));
+void __tsan_release(void *p) __attribute__((weak));
+
+static inline bool track_threads(void)
+{
+	return __tsan_acquire != NULL; /* one comes with the other */
+}
+
+static inline void track_acquire(void *p)
+{
+	if (track_threads())
+		__tsan_acquire(p);
+}
+
+static inline void track_release(void *p)
+{
+	if (track_threads())
+		__tsan_release(p);
 }
 
 #endif
