@@ -360,7 +360,7 @@ active proctype owner()
 	bool mine[BUFS];
 	byte bag[SLOTS];
 	byte ops, x, d, t, l, n, got, owed, room = START + DEPTH;
-	bool again;
+	bool again, have;
 
 	d_step {
 		do
@@ -412,7 +412,17 @@ active proctype owner()
 	:: atomic { ops < OPS && !destroying -> in_checkout = true; ops++ };
 		take();
 		if
-		:: d != NONE -> mine[d] = true
+		:: d != NONE -> mine[d] = true; have = true
+		:: else
+		fi;
+		d = 0;
+		owner_fence();
+		if
+		:: alarm -> answer(); settle_owed()
+		:: else
+		fi;
+		if
+		:: have -> have = false
 		:: else ->
 			/* take_near(): d, and x for the magazine. */
 			x = NONE;

@@ -4,7 +4,7 @@
  * (src/demand.[ch], find_idle() and bp_take_wait() in take.c, gather and answer
  * in cache.c)
  *
- *     spin -a [-DENTER] [-DOWNER_LOOKS] [-DFAULT=n] scarcity.pml
+ *     spin -a [-DENTER] [-DOWNER_LOOKS] [-DFENCED] [-DFAULT=n] scarcity.pml
  *     cc -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan -m200000
  *
  * The owner of a cache against threads that have none and wait for a buffer.
@@ -29,8 +29,8 @@
  * Asserted, exactness: a checkout that fails while the class is trusted had an
  * instant during its last look at which no buffer was idle, but for those that
  * the owner was about to hand out, or in the middle of returning or of putting
- * back (until it has seen its alarm unset, or answered it).  Buffers in the hands of those who move them
- * are idle.
+ * back (until it has seen its alarm unset, or answered it).  Buffers in the
+ * hands of those who move them are idle.
  * And waiting: all waiters get a buffer in the end (or the end state is not
  * valid), since all buffers come home.
  */
@@ -50,17 +50,14 @@
 #define NO_FLAG_FENCE   (FAULT == 11) /* the moving flag is a plain store */
 #define NO_ANSWER_FENCE (FAULT == 12) /* alarm cleared without a fence */
 #define GIVEN_UNSEEN    (FAULT == 13) /* a give looks for waiters before it */
-#define MOVERS_ONCE     (FAULT == 14) /* movers are not looked at again */
+#define NO_ALARM_IN_TAKE (FAULT == 14) /* a contested take does not look at it */
 #define WAKE_BEFORE_END (FAULT == 15) /* waiters looked for, then it ends */
 #define SEEN_LATE       (FAULT == 16) /* seq is read after the look */
 #define ROOM_LEFT       (FAULT == 17) /* the answer leaves room */
-#define INNER_ENDS      (FAULT == 18) /* a spill in a refill ends the move */
-#define UNANNOUNCED     (FAULT == 19) /* a waiter looks, then announces itself */
-#define NO_FENCE_IN_ROB (FAULT == 20) /* contest, and no second membarrier() */
-#define ENTER_UNFENCED  (FAULT == 21) /* a new cache's alarm is not set */
-#define NO_DECLARED_FENCE (FAULT == 22) /* no membarrier() before the look */
-#define END_UNCOUNTED   (FAULT == 23) /* the stamp does not see the word */
-#define NO_ALARM_IN_TAKE (FAULT == 24) /* a contested take does not look at it */
+#define UNANNOUNCED     (FAULT == 18) /* a waiter looks, then announces itself */
+#define NO_FENCE_IN_ROB (FAULT == 19) /* contest, and no second membarrier() */
+#define NO_ENTER_ALARM (FAULT == 20) /* a new cache's alarm is not set */
+#define NO_DECLARED_FENCE (FAULT == 21) /* no membarrier() before the look */
 
 #ifndef DEPTH
 #define DEPTH 2
@@ -165,9 +162,7 @@ inline changed_look() { change_of(look[0]); change_of(look[1]); change_of(look[2
 inline changed_word()
 {
 	change_of(word[0]); change_of(word[1]); change_of(word[2]);
-#if !END_UNCOUNTED
 	changed_look();
-#endif
 }
 
 inline store(what_, v_) { atomic { nfull(stores); stores!what_,v_ } }
@@ -326,9 +321,9 @@ inline take_one(first)
  * all_trusted(), in so.  In one step: should the word have changed between the
  * reading of it and that of movers, the stamp has; or, before a sleep, seq.
  */
-inline all_trusted(again)
+inline all_trusted()
 {
-	so = (trusted && (movers == 0 || NO_MOVERS || (again && MOVERS_ONCE)))
+	so = (trusted && (movers == 0 || NO_MOVERS))
 }
 
 inline see_whether_moving() { mov = moving }
@@ -341,9 +336,7 @@ inline trust()
 		:: (!mov || TRUST_MOVER) && !wt && scarce && !trusted &&
 		   (word[me] == 1 || TRUST_STALE) ->
 			trusted = true;
-#if !END_UNCOUNTED
 			changed_look();
-#endif
 		:: else
 		fi;
 		word[me] = 0; wt = false; mov = false
@@ -456,7 +449,7 @@ inline find_idle()
 		:: else
 		fi
 	   };
-	   all_trusted(false);
+	   all_trusted();
 	   first = so;
 	   take_one(OWN_SHARD);
 	   if
@@ -473,13 +466,13 @@ inline find_idle()
 		:: else
 		fi
 	   fi;
-	   all_trusted(true);
+	   all_trusted();
 	   if
 	   :: atomic { first && so && (look[me] == 1 || NO_STAMP) ->
 		assert(was_none[me]); break }
 	   :: else
 	   fi;
-	   all_trusted(false);
+	   all_trusted();
 	   /* It was the last look, perhaps. */
 	   if
 	   :: !so -> break
@@ -516,7 +509,7 @@ active [WAITERS] proctype waiter()
 	   :: got -> break
 	   :: else
 	   fi;
-	   all_trusted(false);
+	   all_trusted();
 #if UNANNOUNCED
 	   waiters++;
 #endif
@@ -664,7 +657,7 @@ inline spill(most)
 	:: else
 	fi;
 	if
-	:: !inner || INNER_ENDS -> store(MOVING, 0)
+	:: !inner -> store(MOVING, 0)
 	:: else
 	fi
 }
@@ -723,7 +716,7 @@ active proctype owner()
 #ifdef ENTER
 	listed = true;
 	full_fence();
-	alarm = !ENTER_UNFENCED;
+	alarm = !NO_ENTER_ALARM;
 #endif
 	do
 	:: mine > 0 ->
