@@ -16,8 +16,8 @@
  * seen is what a thread is about to hand out, or is in the middle of returning.
  * A failing try costs one look at the depot, however many threads there are.
  *
- * The word for it counts its declarations, so that who was slow to trust one
- * does not trust another.  Who declares and who caches meet in Dekker's way:
+ * The word for it counts its declarations and ends, so that who was slow to
+ * trust one does not trust another.  Who declares and who caches meet in Dekker's way:
  *   - declared, then alarms set in all caches, then bp_fence_all(), then the
  *     caches are looked at; an owner puts, or puts back what it could not take
  *     uncontested, then reads its alarm;
