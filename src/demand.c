@@ -96,8 +96,10 @@ void bp_demand_taken(struct demand *q, struct want *w, unsigned k)
 	if ((was & SCARCE) == 0 || ck_pr_load_32(&q->klass[k].waiters) != 0 ||
 	    ck_pr_faa_32(&w->takes, 1) < ck_pr_load_32(&w->span))
 		return;
+	/* Counted too, so that the word only grows: stamps are sums of it. */
 	if (!ck_pr_cas_64(&w->scarce, was,
-	                  was & ~(uint64_t) (SCARCE | TRUSTED)))
+	                  (was & ~(uint64_t) (SCARCE | TRUSTED)) +
+	                          SCARCE_COUNT))
 		return;
 	ck_pr_store_32(&w->takes, 0); /* the next one is to last, too */
 	ck_pr_fence_memory(); /* see the header */

@@ -16,10 +16,11 @@
  * seen is what a thread is about to hand out, or is in the middle of returning.
  * A failing try costs one look at the depot, however many threads there are.
  *
- * The word for it counts its declarations, so that who was slow to trust one
- * does not trust another.  Who declares and who caches meet in Dekker's way:
+ * The word for it counts its declarations and ends, so that who was slow to
+ * trust one does not trust another.  Who declares and who caches meet in Dekker's way:
  *   - declared, then alarms set in all caches, then bp_fence_all(), then the
- *     caches are looked at; an owner puts, then reads its alarm;
+ *     caches are looked at; an owner puts, or puts back what it could not take
+ *     uncontested, then reads its alarm;
  *   - declared, then a full fence, then the list of caches is read, and the
  *     place and the moving flag of each; an owner enters the list, comes to a
  *     place or begins to move, then a full fence, then reads the word.

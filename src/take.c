@@ -310,6 +310,13 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 		d = bp_magazine_take(m, pool->fenced);
 		if (d != NULL)
 			bp_add(&m->hits, 1);
+		/* A take that finds out that it is contested has moved bottom
+		   down and up again: who gathers may have seen one less, and
+		   it is another that was taken.  So it is as if one had been
+		   put. */
+		bp_owner_fence(pool->fenced);
+		if (CK_CC_UNLIKELY(OWNER_SEE(&s.c->fast.alarm) != 0))
+			bp_put_alarm(&s.c->fast, k);
 	}
 	if (d == NULL)
 		d = take_shared(&s);

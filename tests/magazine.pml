@@ -1,19 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * magazine.pml - every interleaving of a small magazine (src/cache.[ch])
+ * magazine.pml - every interleaving of a small magazine (src/magazine.[ch], and
+ * those parts of cache.c, take.c and give.c that move buffers into and out of it)
  *
  *     spin -a [-DDESTROY] [-DFENCED] [-DFAULT=n] magazine.pml
  *     cc -DSAFETY -DCOLLAPSE -DVECTORSZ=2048 -o pan pan.c && ./pan -m200000
  *
- * The owner against a thief; -DDESTROY: against bufpool_destroy(); -DFENCED:
- * without membarrier(); -DFAULT=n: with a fault, which must be found.
- * model.sh runs them all.  What others see of the owner's plain stores lags
- * behind in a store buffer, first in first out, which is emptied by chance, by
- * membarrier(), and (FENCED) by the owner's fence; not even the owner's own
- * compare-and-swap empties it, as on arm64.  The owner sees its stores at once.
+ * The owner against thieves that gather; -DDESTROY: against bufpool_destroy();
+ * -DFENCED: without membarrier(); -DFAULT=n: with a fault, which must be found.
+ * model.sh runs them all.  What is found exactly when is scarcity.pml's matter:
+ * here a class becomes scarce and plentiful as it may.
  *
- * A put learns of the revocation from limit here, in the code from the cache's
- * alarm, which is set right after it.
+ * What others see of the owner's plain stores lags behind in a store buffer,
+ * first in first out, which is emptied by chance, by membarrier(), by a full
+ * fence of the owner, and (FENCED) by bp_owner_fence(); not even the owner's own
+ * compare-and-swap empties it, as on arm64.  The owner sees its stores at once.
+ * Others fence their plain stores themselves before they read on: they have no
+ * store buffer.
+ *
+ * Each access to what is shared is a step of its own, but for:
+ *   - the depot: a push or a pop of a batch is one compare-and-swap there;
+ *   - a load and the compare-and-swap that depends on nothing else: one that
+ *     fails is as good as a later load;
+ *   - the owner's reads of what only it writes.
  *
  * Asserted: no buffer has two owners, none is lost, top never passes limit,
  * each is settled once, and nobody touches a pool that is gone.
@@ -21,17 +30,19 @@
 #ifndef FAULT
 #define FAULT 0
 #endif
-#define NO_THIEF_BARRIER (FAULT == 1) /* steal without membarrier() */
-#define NO_BOTTOM_AGAIN  (FAULT == 2) /* ... trusting the first bottom */
-#define NO_TOP_CAS       (FAULT == 3) /* ... moving top by a store */
+#define NO_FENCE_IN_ROB  (FAULT == 1) /* contest, and no second membarrier() */
+#define BOTTOM_BEFORE    (FAULT == 2) /* ... bottom not read again after it */
+#define NO_TOP_CAS       (FAULT == 3) /* a thief moves top by a store */
 #define NO_LIMIT_IN_TAKE (FAULT == 4) /* owner takes without a look */
 #define MANY_PAST_LIMIT  (FAULT == 5) /* take_many moves top past limit */
 #define BOTTOM_FIRST     (FAULT == 6) /* put publishes, then fills the slot */
 #define ROOM_UNCHECKED   (FAULT == 7) /* put overwrites what is still in */
-#define NO_LIMIT_IN_PUT  (FAULT == 8) /* put does not see the revocation */
-#define NO_DESTROY_BARRIER (FAULT == 9)
+#define NO_ALARM_IN_PUT  (FAULT == 8) /* a put does not see the revocation */
+#define NO_DESTROY_FENCE (FAULT == 9)
 #define TOUCH_AFTER_GIVE (FAULT == 10) /* spill looks at the pool once more */
-#define STALE_ROOM (FAULT == 11) /* room as it was before the spill */
+#define LIMIT_LATER      (FAULT == 11) /* a thief takes up to another's limit */
+#define CLEARED_LATE     (FAULT == 12) /* answer looks, then clears the alarm */
+#define ALARM_FIRST      (FAULT == 13) /* destroy: alarm, then limit */
 
 #ifndef SLOTS
 #define SLOTS 2
@@ -43,13 +54,13 @@
 #define BUFS 3
 #endif
 #ifndef OPS
-#define OPS 4    /* of the owner */
+#define OPS 3     /* of the owner */
 #endif
-#ifndef STEALS
-#define STEALS 2 /* of each thief */
+#ifndef GATHERS
+#define GATHERS 1 /* of each thief */
 #endif
 #ifndef THIEVES
-#define THIEVES 1
+#define THIEVES 2
 #endif
 
 #define START 1
@@ -57,7 +68,7 @@
 #define NONE 255
 #define MIN(a, b) ((a) < (b) -> (a) : (b))
 
-mtype = { SLOT, BOTTOM };
+mtype = { SLOT, BOTTOM, ALARM };
 
 byte top = START, limit = START;
 byte bottom = START;       /* as others see it */
@@ -65,60 +76,46 @@ byte slot[SLOTS];          /* likewise */
 byte own_bottom = START;   /* as the owner does */
 byte own_slot[SLOTS];
 chan stores = [6] of { mtype, byte, byte };
+bool scarce, alarm;
 
-bool out[BUFS];            /* has an owner: a thread, or destroy */
-bool depot[BUFS];          /* in the depot, which is one atomic step */
+bool out[BUFS];            /* in somebody's hands, or destroy has counted it */
+bool depot[BUFS];
 bool closed;
 byte left = BUFS + 1;      /* see pool.h; the pool is gone at 0 */
 bool in_checkout, destroying;
-byte done;
+byte done, begun;
 
-inline grab(d) { assert(d < BUFS && !out[d]); out[d] = true }
+inline grab(d) { assert(d < BUFS && !out[d] && !depot[d]); out[d] = true }
+inline grab_depot(d) { assert(!out[d]); depot[d] = false; out[d] = true }
 inline touch_pool() { assert(left > 0) }
-inline settle(d)
-{
-	assert(out[d] && !depot[d] && left > 0);
-	out[d] = false;
-	left--
-}
 
-inline store_slot(index, d)
-{
-	atomic {
-		nfull(stores);
-		own_slot[index] = d;
-		stores!SLOT,index,d
-	}
-}
+inline store(what_, i_, v_) { nfull(stores); stores!what_,i_,v_ }
 
-inline store_bottom(b)
-{
-	atomic {
-		nfull(stores);
-		own_bottom = b;
-		stores!BOTTOM,0,own_bottom
-	}
-}
+inline store_bottom(b) { atomic { nfull(stores); own_bottom = b; stores!BOTTOM,0,own_bottom } }
 
 inline apply_one()
 {
 	stores?what,i,v;
 	if
 	:: what == SLOT -> slot[i] = v
-	:: else -> bottom = v
+	:: what == BOTTOM -> bottom = v
+	:: else -> alarm = false
 	fi
 }
+
+inline full_fence() { empty(stores) }
 
 inline owner_fence()
 {
 #ifdef FENCED
-	empty(stores)
+	full_fence()
 #else
 	skip
 #endif
 }
 
-inline membarrier()
+/* Of others: bp_fence_all(). */
+inline fence_all()
 {
 #ifndef FENCED
 	atomic {
@@ -143,16 +140,16 @@ end:	do
 }
 
 /*
- * take_top(): the buffer, or NONE, in d.  Destroy uses it too, but only counts,
- * so that it may look at the owner's view of the slots.
+ * take_top(): the buffer, or NONE, in d; of the slots the owner sees its own
+ * stores.
  */
-inline take_top(b)
+inline take_top(b, owners)
 {
 	t = top;
 	do
-	:: b <= t -> d = NONE; break
+	:: b <= t -> d = NONE; t = 0; break
 	:: else ->
-		d = own_slot[t % SLOTS];
+		d = (owners -> own_slot[t % SLOTS] : slot[t % SLOTS]);
 		atomic {
 			if
 			:: top == t ->
@@ -166,45 +163,44 @@ inline take_top(b)
 
 /* -------------------------------------------------------------- the owner */
 
-/* It holds d: to the depot. */
-inline give(d)
-{
-	atomic {
-		touch_pool();
-		if
-		:: closed -> settle(d)
-		:: else -> out[d] = false; depot[d] = true
-		fi;
-		mine[d] = false
-	}
-}
-
+/* bp_fast_take(), then bp_magazine_take(). */
 inline take()
 {
-	store_bottom(own_bottom - 1);
-	owner_fence();
-	if
-	:: own_bottom < limit && !NO_LIMIT_IN_TAKE ->
+	d = NONE; again = false;
+	do
+	:: store_bottom(own_bottom - 1);
+	   owner_fence();
+	   if
+	   :: own_bottom < limit && !NO_LIMIT_IN_TAKE ->
 		store_bottom(own_bottom + 1);
-		take_top(own_bottom)
-	:: else ->
+		if
+		:: !again ->
+			if
+			:: own_bottom <= top -> break
+			:: else -> again = true
+			fi
+		:: else ->
+			l = limit; l = MIN(own_bottom, l);
+			take_top(l, true); l = 0; break
+		fi
+	   :: else ->
 		/* Empty looks like contested: limit is not below top. */
 		if
 		:: NO_LIMIT_IN_TAKE && own_bottom < top ->
-			store_bottom(own_bottom + 1); d = NONE
-		:: else -> d = own_slot[own_bottom % SLOTS]; grab(d)
-		fi
-	fi;
-	if
-	:: d != NONE -> mine[d] = true
-	:: else
-	fi;
-	d = 0
+			store_bottom(own_bottom + 1)
+		:: else -> atomic { d = own_slot[own_bottom % SLOTS]; grab(d) }
+		fi;
+		break
+	   fi
+	od;
+	again = false
 }
 
-/* take_many(), and what it took goes to the depot: bp_cache_spill(). */
+/* bp_magazine_take_many(), and what it took goes to the depot in one step:
+   bp_cache_spill(); how many, in got. */
 inline spill(most)
 {
+	full_fence(); /* with the moving flag */
 	n = most; got = 0;
 	do
 	:: t = top;
@@ -216,107 +212,138 @@ inline spill(most)
 	   fi;
 	   store_bottom(own_bottom - n);
 	   owner_fence();
-	   l = limit;
 	   if
-	   :: own_bottom >= l ->
-		do
-		:: got < n ->
-			d = own_slot[(own_bottom + n - 1 - got) % SLOTS];
-			grab(d);
-			mine[d] = true; bag[got] = d; got++
-		:: else -> break
-		od;
+	   :: own_bottom >= limit ->
+		d_step {
+			do
+			:: got < n ->
+				d = own_slot[(own_bottom + n - 1 - got) % SLOTS];
+				grab(d); bag[got] = d; got++
+			:: else -> break
+			od
+		};
 		break
 	   :: else ->
 		store_bottom(own_bottom + n);
-		if
-		:: MANY_PAST_LIMIT -> l = own_bottom
-		:: else -> l = MIN(own_bottom, l)
-		fi;
+		l = limit;
+		l = (MANY_PAST_LIMIT -> own_bottom : MIN(own_bottom, l));
 		do
 		:: got < n ->
-			take_top(l);
+			take_top(l, true);
 			if
 			:: d == NONE -> break
-			:: else -> mine[d] = true; bag[got] = d; got++
+			:: else -> bag[got] = d; got++
 			fi
 		:: else -> break
 		od;
+		l = 0;
 		if
 		:: got > 0 -> break
 		:: else
 		fi
 	   fi
 	od;
-	n = 0; l = 0;
+	n = 0; d = 0;
 	if
-	:: got > 0 -> touch_pool()
-	:: else
-	fi;
-	/* One by one, so that the pool may go after each but the last. */
-	do
 	:: got > 0 ->
-		got--; d = bag[got]; bag[got] = 0; give(d);
+		touch_pool();
+		d_step {
+			do
+			:: n < got ->
+				depot[bag[n]] = !closed; out[bag[n]] = false;
+				owed = owed + closed; bag[n] = 0; n++
+			:: else -> n = 0; break
+			od
+		};
 		if
-		:: got == 0 && TOUCH_AFTER_GIVE -> touch_pool()
+		:: TOUCH_AFTER_GIVE && owed == 0 -> touch_pool()
 		:: else
 		fi
-	:: else -> break
-	od;
-	d = 0
+	:: else
+	fi
 }
 
-inline put_raw(x)
+inline settle_owed()
 {
-	atomic { assert(out[x]); out[x] = false; mine[x] = false }
+	atomic { assert(left >= owed); left = left - owed; owed = 0 }
+}
+
+/* bp_cache_answer() */
+inline answer()
+{
+	if
+	:: !CLEARED_LATE -> store(ALARM, 0, 0)
+	:: else
+	fi;
+	full_fence();
+	if
+	:: limit == REVOKED ->
+		do
+		:: take_top(own_bottom, true);
+		   if
+		   :: d == NONE -> d = 0; break
+		   :: else -> out[d] = false; owed++
+		   fi
+		od;
+		if
+		:: CLEARED_LATE -> alarm = false
+		:: else -> alarm = true /* to the owner at once; for nobody else */
+		fi
+	:: else ->
+		if
+		:: scarce ->
+			do
+			:: spill(SLOTS);
+			   if
+			   :: got == 0 -> break
+			   :: else
+			   fi
+			od;
+			got = 0;
+			room = own_bottom
+		:: else
+		fi;
+		if
+		:: CLEARED_LATE -> alarm = false
+		:: else
+		fi
+	fi
+}
+
+/* bp_slot_set(), bp_magazine_show() */
+inline put_raw()
+{
+	atomic { assert(out[x]); out[x] = false }
 	if
 	:: BOTTOM_FIRST ->
 		store_bottom(own_bottom + 1);
-		store_slot((own_bottom - 1) % SLOTS, x)
+		atomic { nfull(stores); own_slot[(own_bottom - 1) % SLOTS] = x;
+			stores!SLOT,((own_bottom - 1) % SLOTS),x }
 	:: else ->
-		store_slot(own_bottom % SLOTS, x);
+		atomic { nfull(stores); own_slot[own_bottom % SLOTS] = x;
+			stores!SLOT,(own_bottom % SLOTS),x };
 		store_bottom(own_bottom + 1)
 	fi;
+	x = 0;
 	owner_fence();
 	if
-	:: own_bottom - 1 < limit && limit == REVOKED && !NO_LIMIT_IN_PUT ->
-		do
-		:: take_top(own_bottom);
-		   if
-		   :: d == NONE -> break
-		   :: else -> settle(d)
-		   fi
-		od;
-		d = 0
+	:: alarm && !NO_ALARM_IN_PUT -> answer(); settle_owed()
 	:: else
 	fi
 }
 
-inline may_be_full()
+/* give_one(), give_without() */
+inline give()
 {
-	(own_bottom == room && !ROOM_UNCHECKED)
-}
-
-/* return_@name@() and bp_return_full(). */
-inline put(x)
-{
-	if
-	:: may_be_full() -> room = top + DEPTH
-	:: else
-	fi;
-	if
-	:: may_be_full() ->
-		touch_pool(); spill((DEPTH + 1) / 2);
+	touch_pool();
+	atomic {
+		out[x] = false;
 		if
-		:: !STALE_ROOM -> room = top + DEPTH
-		:: else
-		fi
-	:: else
-	fi;
-	if
-	:: may_be_full() -> give(x)
-	:: else -> put_raw(x)
-	fi
+		:: closed -> assert(left > 0); left--
+		:: else -> depot[x] = true
+		fi;
+		x = 0
+	}
 }
 
 /* One of a set, in x: which is all the same. */
@@ -324,17 +351,16 @@ inline put(x)
 
 #if BUFS > 3
 #define ANY(set) (set[0] || set[1] || set[2] || set[3])
-#elif BUFS > 2
-#define ANY(set) (set[0] || set[1] || set[2])
 #else
-#define ANY(set) (set[0] || set[1])
+#define ANY(set) (set[0] || set[1] || set[2])
 #endif
 
 active proctype owner()
 {
 	bool mine[BUFS];
 	byte bag[SLOTS];
-	byte ops, x, d, t, l, n, got, room = START + DEPTH;
+	byte ops, x, d, t, l, n, got, owed, room = START + DEPTH;
+	bool again, have;
 
 	d_step {
 		do
@@ -342,28 +368,117 @@ active proctype owner()
 		:: else -> x = 0; break
 		od
 	}
+#ifdef DESTROY
+	if
+	:: scarce = true
+	:: skip
+	fi;
+#endif
 	do
+	:: ANY(mine) ->
+		/* A return: bp_fast_put(), else bp_return_erased(). */
+		atomic { PICKED(mine); mine[x] = false;
+			ops = (ops < OPS -> ops + 1 : ops) }
+		if
+		:: own_bottom == room && !ROOM_UNCHECKED ->
+			touch_pool();
+			if
+			:: scarce -> give()
+			:: else ->
+				do
+				:: room = top + DEPTH;
+				   if
+				   :: own_bottom != room -> break
+				   :: else
+				   fi;
+				   spill(DEPTH / 2 + 1); got = 0
+				od;
+				settle_owed();
+				put_raw()
+			fi
+		:: else -> put_raw()
+		fi
 	:: ops < OPS ->
 		ops++;
+		do
+		:: spill(SLOTS);
+		   if
+		   :: got == 0 -> break
+		   :: else
+		   fi
+		od;
+		got = 0;
+		settle_owed()
+	:: atomic { ops < OPS && !destroying -> in_checkout = true; ops++ };
+		take();
 		if
-		:: ANY(mine) -> atomic { PICKED(mine) }; put(x); x = 0
-		:: spill(SLOTS)
-		:: atomic { !destroying -> in_checkout = true };
-		   take();
-		   /* Whoever destroys comes after a checkout in time. */
-		   empty(stores); in_checkout = false
-		:: atomic { !destroying && ANY(depot) -> PICKED(depot);
-			depot[x] = false; out[x] = true; mine[x] = true; x = 0 }
-		fi
-	:: else -> break
+		:: d != NONE -> mine[d] = true; have = true
+		:: else
+		fi;
+		d = 0;
+		owner_fence();
+		if
+		:: alarm -> answer(); settle_owed()
+		:: else
+		fi;
+		if
+		:: have -> have = false
+		:: else ->
+			/* take_near(): d, and x for the magazine. */
+			x = NONE;
+			if
+			:: !scarce ->
+				full_fence(); /* with the moving flag */
+				if
+				:: scarce
+				:: else ->
+					atomic {
+						if
+						:: ANY(depot) ->
+							PICKED(depot); grab_depot(x);
+							mine[x] = true; d = x; x = NONE;
+							if
+							:: ANY(depot) ->
+								PICKED(depot); grab_depot(x)
+							:: else
+							fi
+						:: else
+						fi
+					}
+				fi
+			:: else ->
+				atomic {
+					if
+					:: ANY(depot) ->
+						PICKED(depot); grab_depot(x);
+						mine[x] = true; x = NONE
+					:: else
+					fi
+				}
+			fi;
+			if
+			:: x != NONE -> room = top + DEPTH; put_raw()
+			:: else -> x = 0
+			fi
+		fi;
+		d = 0;
+#ifdef DESTROY
+		/* Whoever destroys comes after a checkout in time. */
+		full_fence();
+#endif
+		in_checkout = false
+	:: !ANY(mine) && ops == OPS -> break
 	od;
-	/* What it still has it returns, and half the time the thread exits. */
-	do
-	:: ANY(mine) -> atomic { PICKED(mine) }; put(x); x = 0
-	:: else -> break
-	od;
+	/* Half the time the thread exits. */
 	if
-	:: spill(SLOTS); spill(SLOTS)
+	:: do
+	   :: spill(SLOTS);
+	      if
+	      :: got == 0 -> break
+	      :: else
+	      fi
+	   od;
+	   settle_owed()
 	:: skip
 	fi;
 	done++
@@ -372,75 +487,89 @@ active proctype owner()
 /* ------------------------------------------------------------- the others */
 
 #ifndef DESTROY
+#define FIRST_THIEF 2 /* behind the store buffer and the owner */
+
+/* bp_cache_gather() */
 active [THIEVES] proctype thief()
 {
 	mtype what; byte i, v;
-	byte loot[SLOTS];
-	byte steals, t, t2, l, b, want;
+	byte gathers, t, b, d, end_, found = NONE;
 
+	/* Which of them comes first is all the same. */
+	atomic { begun == _pid - FIRST_THIEF -> begun++ }
 	do
-	:: steals == STEALS -> break
+	:: gathers == GATHERS -> break
 	:: else ->
-		steals++;
-again:		t = top;
-		l = limit;
-		t2 = top;
+		gathers++;
+		scarce = true;
+		alarm = true;
+		fence_all();
+		t = top;
 		b = bottom;
 		if
-		:: b <= t2 -> goto next
-		:: else
-		fi;
-		want = (b - t2 + 1) / 2;
-		if
-		:: l < t + want ->
-			atomic {
-				if
-				:: limit == l -> limit = t + want
-				:: else -> goto again
-				fi
-			}
-		:: else
-		fi;
-		if
-		:: !NO_THIEF_BARRIER -> membarrier()
-		:: else
-		fi;
-		if
-		:: !NO_BOTTOM_AGAIN -> b = bottom
-		:: else
-		fi;
-		if
-		:: b <= t -> goto again
-		:: else
-		fi;
-		want = MIN(want, b - t);
-		i = 0;
-		do
-		:: i < want -> loot[i] = slot[(t + i) % SLOTS]; i++
-		:: else -> i = 0; break
-		od;
-		atomic {
-			if
-			:: top == t || NO_TOP_CAS ->
-				top = t + want;
-				assert(top <= limit);
-				do
-				:: i < want -> grab(loot[i]); i++
-				:: else -> i = 0; break
-				od
-			:: else -> goto again
-			fi
-		}
-		/* What it has stolen it uses, and returns to the depot. */
-		d_step {
+		:: b <= t -> t = 0; b = 0
+		:: else ->
+			/* bp_magazine_contest() */
+			t = 0;
+			end_ = limit;
 			do
-			:: i < want ->
-				out[loot[i]] = false; depot[loot[i]] = true;
-				loot[i] = 0; i++
-			:: else -> i = 0; break
-			od
-		}
-next:		skip; d_step { t = 0; t2 = 0; l = 0; b = 0; want = 0 }
+			:: b = bottom;
+			   if
+			   :: b <= end_ -> break
+			   :: else ->
+				atomic {
+					if
+					:: limit == end_ -> limit = b; end_ = b; break
+					:: else -> end_ = limit
+					fi
+				}
+			   fi
+			od;
+			if
+			:: !NO_FENCE_IN_ROB -> fence_all()
+			:: else
+			fi;
+			do
+			:: if
+			   :: LIMIT_LATER -> end_ = limit
+			   :: else
+			   fi;
+			   if
+			   :: !BOTTOM_BEFORE -> b = bottom
+			   :: else
+			   fi;
+			   b = MIN(b, end_);
+			   if
+			   :: NO_TOP_CAS ->
+				t = top;
+				if
+				:: t < b ->
+					d = slot[t % SLOTS];
+					atomic { top = t + 1; grab(d); t = 0 }
+				:: else -> d = NONE
+				fi
+			   :: else -> take_top(b, false)
+			   fi;
+			   if
+			   :: d == NONE -> break
+			   :: found == NONE -> found = d
+			   :: else -> d_step { out[d] = false; depot[d] = true }
+			   fi
+			od;
+			skip;
+			d_step { b = 0; d = 0; end_ = 0 };
+			if
+			/* It is used, and comes home. */
+			:: found != NONE ->
+				d_step { out[found] = false; depot[found] = true;
+					found = NONE }
+			:: else
+			fi
+		fi;
+		if
+		:: scarce = false
+		:: skip
+		fi
 	od;
 	done++
 }
@@ -462,34 +591,40 @@ active proctype rest()
 	}
 }
 #else
+/* bufpool_destroy() */
 active proctype destroy()
 {
 	mtype what; byte i, v, d, t, b, found;
 
 	atomic { !in_checkout; destroying = true };
-	limit = REVOKED;
 	if
-	:: !NO_DESTROY_BARRIER -> membarrier()
+	:: ALARM_FIRST -> alarm = true; limit = REVOKED
+	:: else -> limit = REVOKED; alarm = true
+	fi;
+	if
+	:: !NO_DESTROY_FENCE -> fence_all()
 	:: else
 	fi;
+	/* It only counts, so that it may look at the owner's view of the slots. */
 	do
 	:: b = bottom;
-	   take_top(b);
+	   take_top(b, true);
 	   if
 	   :: d == NONE -> break
 	   :: else -> found++
 	   fi
 	od;
-	/* Whatever slot[] said, so many are ours now. */
 	skip;
 	d_step {
-		touch_pool();
 		closed = true;
 		do
 		:: i < BUFS ->
-			found = found + depot[i]; i++
+			found = found + depot[i]; depot[i] = false; i++
 		:: else -> break
-		od;
+		od
+	};
+	atomic {
+		touch_pool();
 		assert(left >= found + 1);
 		left = left - found - 1
 	}
