@@ -30,8 +30,6 @@ static bool is_sole(const struct bp_buf *d)
 
 	/* What the other holders did, before they let go, comes first. */
 	ck_pr_fence_acquire();
-	if (sole)
-		track_acquire(CK_CC_DECONST_PTR(d));
 	return sole;
 }
 
@@ -88,7 +86,6 @@ static void release(const char *call, bufpool_frozen_t *f)
 		if (refs > 1)
 			return;
 		ck_pr_fence_acquire();
-		track_acquire(d);
 	}
 	ck_pr_store_32(&d->refs, 0);
 	/* Two may have let go of one reference. */
@@ -135,6 +132,7 @@ bufpool_buf_t *bufpool_thaw(bufpool_frozen_t *f)
 		errno = EBUSY;
 		return NULL;
 	}
+	track_acquire(d);
 	d->state = BP_OUT;
 	return &d->pub;
 }

@@ -166,6 +166,7 @@ void bp_return_other(const char *call, struct bp_buf *d)
 		return_to_heap(d);
 		return;
 	}
+	track_acquire(d); /* from other holders, if it was frozen */
 	erase(d);
 	bp_return_erased(d);
 }

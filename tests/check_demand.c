@@ -228,6 +228,9 @@ static void set_state(enum state state)
 	uint64_t word = want->scarce & ~(uint64_t) (SCARCE | TRUSTED);
 
 	ck_pr_store_64(&want->scarce, word + SCARCE_COUNT + bits[state]);
+	/* Who declares it has every cache hear of it. */
+	for (struct cache *c = pool->caches; c && bits[state]; c = c->next)
+		ck_pr_store_8(&c->fast.alarm, 1);
 	ck_pr_fence_memory();
 }
 

@@ -18,8 +18,8 @@ checkout_4k  48   the same, bufpool_checkout_4k(pool)
 frozen       120  checkout_4k, freeze, unref
 bulk         39   a pair from the thread cache, 32 at once
 inline-bulk  36   the same, inlined
-depot        355  a pair without a thread cache
-depot-bulk   125  the same, 32 at once
+depot        370  a pair without a thread cache
+depot-bulk   140  the same, 32 at once
 '
 n=1000
 
