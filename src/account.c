@@ -75,7 +75,8 @@ static void recall(const struct rise *r)
 	struct account *a = r->a;
 
 	for (unsigned i = 0; i < a->depots; i++)
-		for (unsigned s = 0; s < a->depot[i].shards; s++)
+		for (unsigned s = 0;
+		     a->depot[i].total > 0 && s < a->depot[i].shards; s++)
 			recall_from(r, i % BUFPOOL_CLASSES,
 			            &a->depot[i].shard[s].spare);
 }

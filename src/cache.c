@@ -159,11 +159,18 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n,
 	return got;
 }
 
+static void spill_all(struct cache *c, unsigned k, bufpool_t **pool,
+                      uint64_t *owed)
+{
+	while (bp_magazine_count(&c->fast.magazine[k]) > 0 &&
+	       bp_cache_spill(c, k, BP_SLOTS, pool, owed) > 0)
+		;
+}
+
 void bp_cache_flush(struct cache *c, bufpool_t **pool, uint64_t *owed)
 {
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		while (bp_cache_spill(c, k, BP_SLOTS, pool, owed) > 0)
-			;
+		spill_all(c, k, pool, owed);
 }
 
 void bp_cache_move(bufpool_t *pool, struct cache *c, uint32_t cpu,
@@ -205,8 +212,7 @@ void bp_cache_answer(struct cache *c, bufpool_t **pool, uint64_t *owed)
 			continue;
 		/* All: of what a spill had in its hands some may have come
 		   back. */
-		while (bp_cache_spill(c, k, BP_SLOTS, pool, owed) > 0)
-			;
+		spill_all(c, k, pool, owed);
 		bp_magazine_make_room(m, 0);
 	}
 }

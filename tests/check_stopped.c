@@ -185,7 +185,7 @@ START_TEST(progress)
 	scene.walk = walk_in_and_out;
 	scene.work = take_all;
 	scene.pool = small_pool();
-	for (long first = 0; first < STRIDE; first += is_small() ? 40 : 9) {
+	for (long first = 0; first < STRIDE; first += is_small() ? 40 : is_scale("full") ? 9 : 27) {
 		scene.least = TOTAL;
 		play(first, STRIDE);
 		/* It was stopped, also when it held as many as it ever does. */

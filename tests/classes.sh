@@ -25,7 +25,8 @@ mkdir "$tmp/src" "$tmp/build"
 chmod -R u+w "$tmp/src"
 (
 	cd "$tmp/src"
-	rm -f include/bufpool/classes.h include/bufpool/version.h \
+	rm -f include/bufpool/classes.h include/bufpool/inline.h \
+		include/bufpool/version.h \
 		src/class-table.h src/checkout.c gen/bufpool-gen
 	find . -name '*.o' -o -name '*.lo' -o -name '*.la' -o -name .dirstamp \
 		-o -name '*.trs' | xargs rm -f

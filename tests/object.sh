@@ -122,6 +122,10 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 	compile "$flags" "$tmp/dead.c"
 	holds_wipers dead
 
+	compile "$flags" "$src/src/erase.c"
+	[ "$(code_of bp_erase | grep -Ec 'R_.*bp_wipe_(by|stream)')" -ge 1 ] ||
+		fail "$flags: bp_erase() does not erase"
+
 	compile "$flags" "$build/src/checkout.c"
 	! grep -q '^[0-9a-f]* <bp_wipe_memset>:$' "$tmp/asm" ||
 		[ "$(code_of bp_wipe_memset | wipes)" -ge 1 ] ||
@@ -134,10 +138,6 @@ for flags in -O1 -O2 -O3 -Os '-O3 -march=x86-64-v3'; do
 		fail "$flags: erase_used_home() lacks a wipe"
 	grep -q 'R_.*bp_erase\b' "$tmp/asm" ||
 		fail "$flags: bufpool_return_bulk() does not erase"
-	compile "$flags" "$src/src/erase.c"
-	[ "$(code_of bp_erase | grep -Ec 'R_.*bp_wipe_(by|stream)')" -ge 1 ] ||
-		fail "$flags: bp_erase() does not erase"
-	compile "$flags" "$build/src/checkout.c"
 	[ "$(uname -m)" = x86_64 ] || continue
 	# But for the fence of pools without membarrier(), in other functions.
 	for f in bufpool_checkout bufpool_return \
