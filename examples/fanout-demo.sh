@@ -41,9 +41,11 @@ ready() {
 	[ "$(wc -l <"$tmp/addresses")" -eq 2 ]
 }
 
+# The server has as many more files as there are subscribers.  (A subscriber
+# believes to be connected before the server can know of it.)
 all_connected() {
-	[ "$(cat "$tmp"/log.* | grep -c 'starting data transfer loop')" -eq \
-		"$subscribers" ]
+	[ "$(find "/proc/$server/fd" -type l | wc -l)" -ge \
+		$((alone + subscribers)) ]
 }
 
 address() {
@@ -53,10 +55,11 @@ address() {
 # Subscribers leave when they have as many bytes as were published.
 subscribe() {
 	clients=
+	alone=$(find "/proc/$server/fd" -type l | wc -l)
 	for n in $(seq "$subscribers"); do
-		timeout 60 socat -d -d -u -b 65536 \
+		timeout 60 socat -u -b 65536 \
 			"$(address subscribe),readbytes=$bytes" \
-			OPEN:/dev/null 2>"$tmp/log.$n" &
+			OPEN:/dev/null &
 		clients="$clients $!"
 	done
 	eventually all_connected
