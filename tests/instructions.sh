@@ -15,7 +15,7 @@ ceilings='
 checkout     48   a pair from the thread cache, bufpool_checkout(pool, 4096)
 inline       42   the same, inlined (-DBUFPOOL_INLINE)
 checkout_4k  48   the same, bufpool_checkout_4k(pool)
-frozen       120  checkout_4k, freeze, unref
+frozen       126  checkout_4k, freeze, unref
 bulk         39   a pair from the thread cache, 32 at once
 inline-bulk  36   the same, inlined
 depot        370  a pair without a thread cache
