@@ -120,10 +120,10 @@ enum bufpool_exhausted {
  * is by best effort, unless BUFPOOL_NUMA_STRICT is set; bufpool_regions() tells
  * what came of it.
  *
- * Under LOCAL each class's count is spread over the nodes that have CPUs.  A
- * checkout takes from the node that the thread is running on, then from the
- * others, the nearest first, then from the heap; what is returned on another
- * node goes home.
+ * Under LOCAL each class's count is spread over the nodes that have CPUs, the
+ * first 64 of them.  A checkout takes from the node that the thread is running
+ * on, then from the others, the nearest first, then from the heap; what is
+ * returned on another node goes home.
  */
 #define BUFPOOL_NUMA_ANY (-1)   /* wherever the system puts it */
 #define BUFPOOL_NUMA_LOCAL (-2) /* on each node, for the threads there */
