@@ -23,6 +23,7 @@
  *     @name@ @NAME@     in lower and in upper case
  *     @index@           0 for the smallest class
  *     @size@ @wipe@ @cache@ @count@   its columns; the size in bytes
+ *     @comma@           a comma, but for the last class
  *
  * Blocks do not nest.  An @ that does not belong to an @word@ means itself.
  *
@@ -175,6 +176,10 @@ static uint64_t number(const struct file *in, const char *column,
 	return n << shift;
 }
 
+/* Calls that bufpool_checkout_<name>() must not be; tests/gen.sh looks for all. */
+static const char *const reserved[] = { "aligned", "bulk", "wait", "zeroed" };
+#define RESERVED ((int) (sizeof(reserved) / sizeof(reserved[0])))
+
 static void parse_name(const struct file *in, const char *word)
 {
 	char *name = table.name[table.classes];
@@ -186,6 +191,9 @@ static void parse_name(const struct file *in, const char *word)
 		fail(in, "name '%s' is longer than %d", word, MAX_NAME);
 	for (i = 0; word[i]; i++)
 		name[i] = (char) tolower((unsigned char) word[i]);
+	for (i = 0; i < RESERVED; i++)
+		if (!strcmp(name, reserved[i]))
+			fail(in, "name '%s' is reserved", word);
 	for (i = 0; i < table.classes; i++)
 		if (!strcmp(name, table.name[i]))
 			fail(in, "name '%s' is taken", word);
@@ -426,6 +434,8 @@ static int put_class(int i, const char *word)
 		put_number(table.cache[i]);
 	else if (!strcmp(word, "count"))
 		put_number(table.count[i]);
+	else if (!strcmp(word, "comma"))
+		put_string(i + 1 < table.classes ? "," : "");
 	else
 		return 0;
 	return 1;

@@ -23,6 +23,8 @@ absolute() {
 
 gen=$(absolute "${GEN:-./gen/bufpool-gen}")
 srcdir=$(absolute "${srcdir:-.}")
+builddir=$(absolute "${abs_builddir:-.}")
+CC=${CC:-cc}
 [ -x "$gen" ] || fail "no generator at $gen"
 
 # Everything happens in here.  "old" holds an output from before and "new" none,
@@ -218,6 +220,10 @@ for w in auto memset stream; do
 	echo "a A $w" | accepted "wipe $w" table template
 done
 
+rows 3 >table
+printf '@each@\n@name@@comma@\n@end@\n' >template
+printf 'c1,\nc2,\nc3\n' | accepted 'commas' table template
+
 # ------------------------------------------------------------------- bad tables
 
 bad_table 2 sorted '64k 64K memset 1 1\n4k 4K memset 1 1\n'
@@ -241,6 +247,15 @@ for c in - . / @ + ' \303\251' '\303\251' '\377' "'" '"' '*'; do
 	esac
 done
 bad_table 1 name "${name}n 4K memset 1 1\n"
+
+# Calls that a class's would be mistaken for: every one that the header has.
+calls=$(sed -n 's/^[a-z].*[ *]bufpool_\(checkout\|return\)_\([a-z0-9_]*\)(.*/\2/p' \
+	"$srcdir/include/bufpool.h")
+[ "$(echo "$calls" | wc -l)" -ge 5 ] || fail "the header has few calls: $calls"
+for c in $calls; do
+	bad_table 2 reserved "# c\n$c 4K memset 1 1\n"
+	bad_table 2 reserved "${row}$(echo "$c" | tr a-z A-Z) 8K memset 1 1\n"
+done
 
 bad_table 1 columns 'a\n'
 bad_table 1 columns 'a 4K memset 1\n'
@@ -307,7 +322,7 @@ bad_template 1 @_@ '@_@\n'
 bad_template 1 @Name@ '@Name@\n'
 bad_template 2 @sizes_@ '\nx @sizes@ @sizes_@'
 bad_template 1 @b@ 'a@b@c\n'
-for t in name NAME index size wipe cache count; do
+for t in name NAME index size wipe cache count comma; do
 	bad_template 2 "@$t@ outside" "x\nx @$t@ x\n"
 	bad_template 4 "@$t@ outside" "@each@\n@$t@\n@end@\n@$t@\n"
 done
@@ -345,6 +360,43 @@ good_template '@each@\n@name@\n@end@' '4k\n'
 good_template ' \t@each@\n@name@ @classes@\n\t @end@\n%%s %%d %%n\n' \
 	'4k 1\n%%s %%d %%n\n'
 good_template "$(repeat 256 x)" "$(repeat 256 x)\n"
+
+# ------------------------------------------- names that are awkward in what is made
+
+# In a copy, as what is generated may lie among the sources.
+mkdir made made/bufpool
+cp "$srcdir"/src/*.[ch] "$srcdir/include/bufpool.h" made
+cp "$srcdir/include/bufpool/hwloc.h" "$builddir/include/bufpool/version.h" \
+	made/bufpool
+
+# make_of NAME...: the code for classes of these names, in made.
+make_of() {
+	size=0
+	for name; do
+		size=$((size + 4096))
+		echo "$name $size auto 1 1"
+	done >table
+	for t in bufpool/classes.h bufpool/inline.h class-table.h checkout.c; do
+		"$gen" table "$srcdir/gen/${t##*/}.in" "made/$t"
+	done
+}
+
+# compiled FLAGS: the library's part of it.
+compiled() {
+	# shellcheck disable=SC2086
+	$CC -std=gnu11 -D_GNU_SOURCE ${HWLOC_CFLAGS:-} -Imade $1 made/checkout.c
+}
+
+# Words of C, and macros; and whatever an identifier ends in that has a name in it,
+# so that two classes would share one, were it only once behind more words.
+make_of q7q
+compiled -E >expanded
+tails=$(grep -Eo '[A-Za-z_][A-Za-z0-9_]*' expanded | tr A-Z a-z | grep q7q |
+	awk '{ while (sub(/^[^_]*_/, "") && /q7q/) print }' | sort -u)
+[ "$(echo "$tails" | wc -l)" -ge 4 ] || fail "few identifiers: $tails"
+make_of $tails 1 class errno int linux template true
+compiled '-Wall -Wextra -Werror -fsyntax-only' 2>log ||
+	fail "names that should do: $(cat log)"
 
 # ------------------------------------------------ output that cannot be written
 
