@@ -164,7 +164,11 @@ typedef struct bufpool_region {
 	void *cookie;     /* what region_attach returned */
 } bufpool_region_t;
 
-#define BUFPOOL_ATTACH_FAILED ((void *) -1)
+#ifdef __cplusplus
+#define BUFPOOL_ATTACH_FAILED (reinterpret_cast<void *>(-1l))
+#else
+#define BUFPOOL_ATTACH_FAILED ((void *) -1l)
+#endif
 
 /*
  * How to build a pool.  Always start from BUFPOOL_CONFIG_INIT, which holds the
@@ -211,7 +215,7 @@ typedef struct bufpool_config {
 			NULL                                                 \
 	}
 
-#define BUFPOOL_MAX_COUNT ((size_t) 0xfffffe) /* buffers of a class in a pool */
+#define BUFPOOL_MAX_COUNT 0xfffffeul /* buffers of a class in a pool */
 
 /* ----------------------------------------------------------------- pools */
 

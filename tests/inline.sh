@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # inline.sh - programs with the calls inlined (-DBUFPOOL_INLINE)
 #
-#   - compile in C and C++, of all standards, and work
+#   - compile in C and C++, of all standards, and work; the headers without a
+#     word from the compiler, also where nothing is inlined
 #   - have none inlined with AddressSanitizer or ThreadSanitizer
 #   - do not start with a library of another class table, nor link with one
 #   - with a library built for Valgrind never take the fast paths, so that it
@@ -148,7 +149,7 @@ static void use(enum bufpool_wipe wipe)
 	errno = 0;
 	MUST(bufpool_checkout(NULL, 1) == NULL && errno == EINVAL);
 	errno = 0;
-	MUST(bufpool_checkout(pool, (size_t) -1) == NULL && errno == EOVERFLOW);
+	MUST(bufpool_checkout(pool, SIZE_MAX) == NULL && errno == EOVERFLOW);
 	bufpool_stats(pool, &stats);
 	MUST(stats.checked_out == 0 && stats.oversize == 5);
 	MUST(stats.per_class[BUFPOOL_CLASS_4K].cache_hits > 10);
@@ -167,17 +168,46 @@ int main(void)
 END
 cp "$tmp/user.c" "$tmp/user.c++"
 
-# with LANGUAGE COMPILER STANDARDS: at two levels of optimisation
+# What users may name of the headers, by macros and all.
+cat >"$tmp/headers.c" <<'END'
+#include <bufpool.h>
+#include <bufpool/hwloc.h>
+#include <bufpool/inline.h>
+
+bufpool_config_t init = BUFPOOL_CONFIG_INIT;
+void *attach(void *arg, const bufpool_region_t *region);
+void *attach(void *arg, const bufpool_region_t *region)
+{
+	bufpool_config_t *config = &init;
+
+	config->numa_node = BUFPOOL_NUMA_ANY;
+	config->numa_node = BUFPOOL_NUMA_LOCAL;
+	config->cache[BUFPOOL_CLASS_4K] = BUFPOOL_CACHE_AUTO;
+	config->count[BUFPOOL_CLASSES - 1] = BUFPOOL_MAX_COUNT;
+	config->heap_limit = BUFPOOL_MAX_CLASS_SIZE;
+	config->flags = BUFPOOL_NUMA_STRICT | BUFPOOL_DONTFORK;
+	return region->index < BUFPOOL_VERSION_NUM ? arg : BUFPOOL_ATTACH_FAILED;
+}
+END
+cp "$tmp/headers.c" "$tmp/headers.c++"
+
+# with LANGUAGE COMPILER STANDARDS WARNINGS: at two levels of optimisation
 with() {
 	command -v "${2%% *}" >/dev/null || return 0
 	for std in $3; do
 		# What it does not know is no fault of ours.
 		echo | $2 -std="$std" -x "$1" -fsyntax-only - 2>/dev/null ||
 			continue
-		# The oldest have no comma behind the last of an enum.
-		case $std in *9[08]) pedantic= ;; *) pedantic=-Wpedantic ;; esac
+		for how in '' -DBUFPOOL_INLINE; do
+			# shellcheck disable=SC2086
+			$2 -std="$std" -Wall -Wextra -Wpedantic -Wshadow $4 \
+				-Wundef -Wwrite-strings $how \
+				-I"$tmp/usual/include" ${HWLOC_CFLAGS:-} \
+				-fsyntax-only "$tmp/headers.$1" >"$tmp/log" 2>&1
+			[ ! -s "$tmp/log" ] || fail "$2 $std: $(cat "$tmp/log")"
+		done
 		for level in -O0 -O2; do
-			compile "$2 -std=$std $pedantic $level" \
+			compile "$2 -std=$std -Wpedantic $4 $level" \
 				"$tmp/user.$1" "$tmp/user"
 			run usual "$tmp/user" >/dev/null ||
 				fail "$2 -std=$std $level: exits with $?"
@@ -185,10 +215,10 @@ with() {
 	done
 }
 for cc in gcc clang; do
-	with c "$cc" 'gnu90 c99 gnu11 c17'
+	with c "$cc" 'c90 gnu90 c99 c11 gnu11 c17' '-Wstrict-prototypes'
 done
 for cxx in g++ clang++; do
-	with c++ "$cxx" 'c++98 c++11 c++14 c++17 c++20'
+	with c++ "$cxx" 'c++98 c++11 c++14 c++17 c++20' '-Wold-style-cast'
 done
 
 # Where a sanitizer is to see what the library does, nothing is inlined.
