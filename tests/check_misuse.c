@@ -442,45 +442,91 @@ static const struct spoil spoils[] = {
 };
 /* clang-format on */
 
+static void spoil(bufpool_buf_t *buf, const struct spoil *how)
+{
+	buf->data = (char *) ((uintptr_t) buf->data + (uintptr_t) how->data);
+	buf->capacity += (size_t) how->capacity;
+}
+
+static void by_return(bufpool_buf_t **bufs, const struct spoil *how)
+{
+	spoil(bufs[1], how);
+	bufpool_return(bufs[1]);
+}
+
+static void by_bulk(bufpool_buf_t **bufs, const struct spoil *how)
+{
+	spoil(bufs[1], how);
+	bufpool_return_bulk(bufs, 2);
+}
+
+static void by_freeze(bufpool_buf_t **bufs, const struct spoil *how)
+{
+	spoil(bufs[1], how);
+	bufpool_freeze(bufs[1]);
+}
+
+/* A frozen one by the old handle, which is none any more. */
+static void by_unref(bufpool_buf_t **bufs, const struct spoil *how)
+{
+	bufpool_frozen_t *f = bufpool_freeze(bufs[1]);
+
+	spoil(bufs[1], how);
+	bufpool_frozen_unref(f);
+}
+
+static void by_release(bufpool_buf_t **bufs, const struct spoil *how)
+{
+	bufpool_slice_t slice =
+		bufpool_slice(bufpool_freeze(bufs[1]), 0, 1);
+
+	bufpool_frozen_unref(slice.owner);
+	spoil(bufs[1], how);
+	bufpool_slice_release(&slice);
+}
+
+/* How it is let go, and the call that is to say so. */
+static const struct letting_go {
+	void (*let_go)(bufpool_buf_t **bufs, const struct spoil *how);
+	const char *call;
+} lettings_go[] = {
+	{by_return, "bufpool_return"},
+	{by_bulk, "bufpool_return"},
+	{by_freeze, "bufpool_freeze"},
+	{by_unref, "bufpool_frozen_unref"},
+	{by_release, "bufpool_slice_release"},
+};
+enum { WAYS = ARRAY_SIZE(lettings_go) };
+
 static struct {
 	const struct spoil *spoil;
-	enum { BY_RETURN, BY_BULK, BY_FREEZE, WAYS } way;
+	const struct letting_go *way;
 } spoiling;
 
-static void return_spoilt(void)
+static void let_go_spoilt(void)
 {
-	const struct spoil *spoil = spoiling.spoil;
-	bufpool_config_t config = even_config(spoil->count);
+	const struct spoil *how = spoiling.spoil;
+	bufpool_config_t config = even_config(how->count);
 	bufpool_t *pool;
 	bufpool_buf_t *bufs[2];
 
-	config.wipe = spoil->wipe;
-	set_cache(&config, spoil->cache);
+	config.wipe = how->wipe;
+	set_cache(&config, how->cache);
 	pool = make_pool(config);
 	for (int i = 0; i < 2; i++)
-		bufs[i] = bufpool_checkout(pool, spoil->size);
+		bufs[i] = bufpool_checkout(pool, how->size);
 	bufs[1]->len = 1;
-	bufs[1]->data = (char *) ((uintptr_t) bufs[1]->data +
-	                          (uintptr_t) spoil->data);
-	bufs[1]->capacity += (size_t) spoil->capacity;
-	if (spoiling.way == BY_BULK)
-		bufpool_return_bulk(bufs, 2);
-	else if (spoiling.way == BY_RETURN)
-		bufpool_return(bufs[1]);
-	else
-		bufpool_freeze(bufs[1]);
+	spoiling.way->let_go(bufs, how);
 }
 
 /* The loop index is what is done to it, then how it is let go. */
 START_TEST(spoilt_is_loud)
 {
-	struct misuse misuse = {spoils[_i / WAYS].name, return_spoilt,
-	                        "bufpool_return"};
+	struct misuse misuse = {spoils[_i / WAYS].name, let_go_spoilt,
+	                        lettings_go[_i % WAYS].call};
 
 	spoiling.spoil = &spoils[_i / WAYS];
-	spoiling.way = _i % WAYS;
-	if (spoiling.way == BY_FREEZE)
-		misuse.call = "bufpool_freeze";
+	spoiling.way = &lettings_go[_i % WAYS];
 	must_be_loud(&misuse);
 }
 END_TEST

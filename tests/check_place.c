@@ -137,16 +137,19 @@ static void refuse(const struct refusal *refusal)
 	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
 }
 
-/* The nodes are unknown if one may not look. */
+/* The nodes are unknown if one may not look; that is no error. */
 static void must_be_placed(bufpool_t *pool, bool known)
 {
-	bufpool_region_t r[REGIONS];
-	size_t n = regions_of(pool, r);
 	bufpool_buf_t *buf = bufpool_checkout_4k(pool);
+	bufpool_region_t r[REGIONS];
+	size_t n;
 
+	errno = ERRNO_SENTINEL;
+	n = regions_of(pool, r);
 	for (size_t i = 0; i < n; i++)
 		must((r[i].numa_node >= 0) == known);
 	must((bufpool_buf_node(buf) >= 0) == known);
+	must(errno == ERRNO_SENTINEL);
 	bufpool_return(buf);
 	must_work(pool);
 	bufpool_destroy(pool);
