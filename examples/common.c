@@ -297,33 +297,11 @@ void remove_sockets(void)
 
 /* ----------------------------------------------------------------- buffers */
 
-/*
- * A program that knows its sizes writes BUFPOOL_CLASS_64K.  Ours come from the
- * command line, and the library can be built with other classes, so we ask: a
- * pool without buffers counts where one was missing.  -1 above all classes.
- */
-static int find_class(size_t size)
-{
-	bufpool_config_t config = BUFPOOL_CONFIG_INIT;
-	int class = BUFPOOL_CLASSES - 1;
-	bufpool_stats_t stats;
-	bufpool_t *empty;
-
-	if (size > BUFPOOL_MAX_CLASS_SIZE)
-		return -1;
-	memset(config.count, 0, sizeof(config.count));
-	empty = bufpool_create(&config);
-	bufpool_return(bufpool_checkout(empty, size));
-	bufpool_stats(empty, &stats);
-	bufpool_destroy(empty);
-	while (class >= 0 && !stats.per_class[class].heap_fallbacks)
-		class --;
-	return class;
-}
-
+/* A program that knows its sizes writes BUFPOOL_CLASS_64K.  Ours come from the
+   command line, and the library can be built with other classes, so we ask. */
 void set_count(bufpool_config_t *config, size_t size, size_t count)
 {
-	int class = find_class(size);
+	int class = bufpool_class_for(size);
 
 	memset(config->count, 0, sizeof(config->count));
 	if (class >= 0)

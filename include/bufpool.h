@@ -7,7 +7,9 @@
  *
  *     bufpool_t *pool = bufpool_create(NULL);
  *     bufpool_buf_t *buf = bufpool_checkout(pool, 3000);
- *     buf->len = read(fd, buf->data, buf->capacity);
+ *     ssize_t n = read(fd, buf->data, buf->capacity);
+ *
+ *     buf->len = n > 0 ? (size_t) n : 0;
  *     ...
  *     bufpool_return(buf);
  *     bufpool_destroy(pool);
@@ -172,7 +174,10 @@ typedef struct bufpool_region {
 
 /*
  * How to build a pool.  Always start from BUFPOOL_CONFIG_INIT, which holds the
- * defaults and the size of the structure the program was compiled with.
+ * defaults and the size of the structure the program was compiled with, or, for
+ * the sake of one class or two, from BUFPOOL_CONFIG_EMPTY, where every count is 0.
+ * Designated initialisers alone leave size and caches 0, which create refuses, and
+ * name node 0, which is not the default.
  */
 typedef struct bufpool_config {
 	size_t size; /* sizeof this structure, set by BUFPOOL_CONFIG_INIT */
@@ -207,15 +212,25 @@ typedef struct bufpool_config {
 	void *region_arg;
 } bufpool_config_t;
 
-#define BUFPOOL_CONFIG_INIT                                                  \
+#define BUFPOOL_CONFIG_OF(count)                                             \
 	{                                                                    \
-		sizeof(bufpool_config_t), BUFPOOL_COUNT_INIT,                \
-			BUFPOOL_CACHE_INIT, BUFPOOL_NUMA_ANY,                \
-			BUFPOOL_WIPE_ALL, BUFPOOL_HEAP, 0, 0, NULL, NULL,    \
-			NULL                                                 \
+		sizeof(bufpool_config_t), count, BUFPOOL_CACHE_INIT,         \
+			BUFPOOL_NUMA_ANY, BUFPOOL_WIPE_ALL, BUFPOOL_HEAP, 0, \
+			0, NULL, NULL, NULL                                  \
 	}
+#define BUFPOOL_CONFIG_INIT BUFPOOL_CONFIG_OF(BUFPOOL_COUNT_INIT)
+#define BUFPOOL_CONFIG_EMPTY BUFPOOL_CONFIG_OF({ 0 })
 
 #define BUFPOOL_MAX_COUNT 0xfffffeul /* buffers of a class in a pool */
+
+/* ----------------------------------------------------------- size classes */
+
+/* The class that serves size bytes; -1 above the largest.  Leaves errno alone. */
+int bufpool_class_for(size_t size);
+
+/* Bytes of a class, and its name, "4k"; 0 and NULL if there is no such class. */
+size_t bufpool_class_size(int size_class);
+const char *bufpool_class_name(int size_class);
 
 /* ----------------------------------------------------------------- pools */
 

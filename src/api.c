@@ -10,6 +10,30 @@
 #include "region.h"
 #include "take.h"
 
+/* ----------------------------------------------------------- size classes */
+
+int bufpool_class_for(size_t size)
+{
+	unsigned k = bp_class_of(size);
+
+	return k < BUFPOOL_CLASSES ? (int) k : -1;
+}
+
+static bool is_class(int size_class)
+{
+	return size_class >= 0 && size_class < BUFPOOL_CLASSES;
+}
+
+size_t bufpool_class_size(int size_class)
+{
+	return is_class(size_class) ? class_size[size_class] : 0;
+}
+
+const char *bufpool_class_name(int size_class)
+{
+	return is_class(size_class) ? class_name[size_class] : NULL;
+}
+
 /* -------------------------------------------------------------- checkouts */
 
 bufpool_buf_t *bufpool_checkout_zeroed(bufpool_t *pool, size_t size)

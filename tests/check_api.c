@@ -168,6 +168,35 @@ START_TEST(overflow_comes_first)
 }
 END_TEST
 
+START_TEST(classes_are_told)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		int size_class;
+
+		KEEPS_ERRNO(size_class = bufpool_class_for(sizes[i].size));
+		ck_assert_int_eq(size_class,
+		                 sizes[i].expect < 0 ? -1 : sizes[i].expect);
+	}
+	for (int k = 0; k < BUFPOOL_CLASSES; k++) {
+		KEEPS_ERRNO(ck_assert_uint_eq(bufpool_class_size(k),
+		                              classes[k].size));
+		KEEPS_ERRNO(ck_assert_str_eq(bufpool_class_name(k),
+		                             classes[k].name));
+	}
+}
+END_TEST
+
+START_TEST(what_is_no_class)
+{
+	const int none[] = {-1, BUFPOOL_CLASSES, INT_MIN, INT_MAX};
+
+	for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
+		KEEPS_ERRNO(ck_assert(bufpool_class_size(none[i]) == 0));
+		KEEPS_ERRNO(ck_assert(bufpool_class_name(none[i]) == NULL));
+	}
+}
+END_TEST
+
 /* -------------------------------------------------------------- null pools */
 
 START_TEST(null_pool_is_einval)
@@ -301,6 +330,28 @@ START_TEST(null_config_is_the_defaults)
 	}
 	must_be_whole(pool);
 	KEEPS_ERRNO(bufpool_destroy(pool));
+}
+END_TEST
+
+/* As the defaults, but that nothing is pooled. */
+START_TEST(empty_config_is_empty)
+{
+	static const bufpool_config_t empty = BUFPOOL_CONFIG_EMPTY;
+	const size_t rest = offsetof(bufpool_config_t, cache);
+	bufpool_config_t config = empty;
+	bufpool_t *pool;
+
+	ck_assert_uint_eq(empty.size, sizeof(empty));
+	ck_assert(all_bytes(empty.count, sizeof(empty.count), 0));
+	ck_assert_mem_eq((const char *) &empty + rest,
+	                 (const char *) &default_config + rest,
+	                 sizeof(empty) - rest);
+	config.count[BUFPOOL_CLASS_64K] = 2;
+	KEEPS_ERRNO(pool = bufpool_create(&config));
+	for (int i = 0; i < BUFPOOL_CLASSES; i++)
+		ck_assert_uint_eq(stats_of(pool).per_class[i].total,
+		                  i == BUFPOOL_CLASS_64K ? 2 : 0);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -846,6 +897,8 @@ static Suite *api_suite(void)
 	tcase_add_loop_test(tcase, sizes_within_heap_limit, 0,
 	                    ARRAY_SIZE(ways));
 	tcase_add_test(tcase, overflow_comes_first);
+	tcase_add_test(tcase, classes_are_told);
+	tcase_add_test(tcase, what_is_no_class);
 	tcase_add_loop_test(tcase, null_pool_is_einval, 0, ARRAY_SIZE(ways));
 	tcase_add_test(tcase, null_is_fine);
 
@@ -853,6 +906,7 @@ static Suite *api_suite(void)
 	tcase_add_loop_test(tcase, bad_config_is_refused, 0,
 	                    ARRAY_SIZE(bad_configs));
 	tcase_add_test(tcase, null_config_is_the_defaults);
+	tcase_add_test(tcase, empty_config_is_empty);
 	tcase_add_loop_test(tcase, any_cache_depth_works, 0,
 	                    ARRAY_SIZE(cache_depths));
 	tcase_add_test(tcase, no_buffers_at_all);

@@ -226,9 +226,8 @@ static const bufpool_config_t default_config = BUFPOOL_CONFIG_INIT;
 /* The defaults, with nothing pooled. */
 static inline bufpool_config_t empty_config(void)
 {
-	bufpool_config_t config = default_config;
+	bufpool_config_t config = BUFPOOL_CONFIG_EMPTY;
 
-	memset(config.count, 0, sizeof(config.count));
 	return config;
 }
 

@@ -174,11 +174,11 @@ cat >"$tmp/headers.c" <<'END'
 #include <bufpool/hwloc.h>
 #include <bufpool/inline.h>
 
-bufpool_config_t init = BUFPOOL_CONFIG_INIT;
+bufpool_config_t init = BUFPOOL_CONFIG_INIT, empty = BUFPOOL_CONFIG_EMPTY;
 void *attach(void *arg, const bufpool_region_t *region);
 void *attach(void *arg, const bufpool_region_t *region)
 {
-	bufpool_config_t *config = &init;
+	bufpool_config_t *config = region->index == 0 ? &init : &empty;
 
 	config->numa_node = BUFPOOL_NUMA_ANY;
 	config->numa_node = BUFPOOL_NUMA_LOCAL;

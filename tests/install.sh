@@ -120,7 +120,7 @@ grep -Ev '_[0-9a-f]{16}$' "$tmp/all" >"$tmp/exported"
 	fail 'the static library has names of others'
 # What inlined calls use has names of its own for each inside.
 find "$tmp/root" -name '*.h' ! -name inline.h -exec cat {} + | tr '\n' ' ' | sed 's,/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/,,g' |
-	grep -Eo '\bbufpool_[a-z0-9_]+\([a-z ]*(void|bufpool|hwloc|struct|FILE|const)' |
+	grep -Eo '\bbufpool_[a-z0-9_]+\([a-z ]*(void|bufpool|hwloc|struct|FILE|const|size_t|int)' |
 	sed 's/(.*//' | LC_ALL=C sort -u >"$tmp/promised"
 [ "$(wc -l <"$tmp/promised")" -ge 25 ] || fail "header: $(cat "$tmp/promised")"
 diff "$tmp/promised" "$tmp/exported" || fail 'the header and the library differ'

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# readme.sh - the README's code compiles, its programs run, its table is the truth
+# readme.sh - the README's code compiles, its programs run, its table is the truth;
+# and so does the example that bufpool.h begins with
 set -eu
 
 src=${abs_srcdir:-$PWD}
@@ -43,6 +44,22 @@ for c in "$tmp"/*.c; do
 	ran=$((ran + 1))
 done
 [ $ran -ge 2 ] || fail 'few programs'
+
+# The header's, which has to be fine also where read() fails.
+{
+	echo '#include <bufpool.h>'
+	echo '#include <unistd.h>'
+	echo 'int main(void) { int fd = -1;'
+	sed -n '/^ \*     bufpool_t \*pool/,/^ \*     bufpool_destroy/s/^ \*//p' \
+		"$src/include/bufpool.h" | grep -vF ...
+	echo 'return 0; }'
+} >"$tmp/header.c"
+grep -q 'read(fd' "$tmp/header.c" || fail 'bufpool.h has no example'
+# shellcheck disable=SC2086
+$CC -Wall -Wextra -Werror ${CFLAGS:-} -I"$src/include" -I"$build/include" \
+	"$tmp/header.c" -o "$tmp/header" -L"$build/.libs" -lbufpool \
+	-Wl,-rpath,"$build/.libs" || fail "bufpool.h: does not compile"
+"$tmp/header" || fail "bufpool.h: exits with $?"
 
 # The size table: "| `4k` | 4,096 | 64 | 64 |" is name, size, cache, count.
 sed -n 's/^| `\([A-Za-z0-9_]*\)` | \([0-9,]*\) | \([0-9]*\) | \([0-9]*\) .*/\1 \2 \3 \4/p' \
