@@ -42,13 +42,16 @@
  * in the parent.
  *
  * Errors. A function that returns a pointer returns NULL and sets errno; one
- * that returns int returns 0, or -1 and sets errno.  errno is left alone on
- * success, and by every function that returns void.  Unless said otherwise:
+ * that returns int returns 0, or -1 and sets errno; one that returns a size_t or
+ * a struct returns zero, in all members, and sets errno (a bulk checkout returns
+ * what it got).  errno is left alone on success, and by every function that
+ * returns void.  Unless said otherwise, and of several errors the one that comes
+ * first here:
  *
+ *     EOVERFLOW  a size above PTRDIFF_MAX
  *     EINVAL     a bad argument; a NULL pool where one is needed
- *     EOVERFLOW  a size above PTRDIFF_MAX; tested before all else
- *     ENOMEM     no memory
  *     ENOBUFS    no buffer, and the heap is not allowed or its limit reached
+ *     ENOMEM     no memory
  *
  * Misuse that has no error to return (returning a buffer twice, a handle that
  * is none of ours, len above capacity) prints one line that begins "bufpool: "
@@ -103,8 +106,9 @@ typedef struct {
 /* What is erased when a buffer goes home (bufpool_return()). */
 enum bufpool_wipe {
 	BUFPOOL_WIPE_ALL,  /* the whole capacity */
-	BUFPOOL_WIPE_USED, /* [0, len), as len stands then: the owner vouches
-	                      that nothing behind it was written */
+	BUFPOOL_WIPE_USED, /* [0, len), as len stands then, or as it stood at
+	                      a freeze if that is more: the owner vouches that
+	                      nothing behind it was written */
 	BUFPOOL_WIPE_NONE  /* nothing: the next owner sees the old bytes */
 };
 
@@ -157,7 +161,7 @@ enum bufpool_exhausted {
 /* A piece of memory that buffers of one class lie in. */
 typedef struct bufpool_region {
 	void *base;
-	size_t len;       /* bytes */
+	size_t len;       /* bytes of the buffers, not rounded up for HUGEPAGES */
 	unsigned index;   /* 0.. within the pool */
 	int size_class;   /* BUFPOOL_CLASS_* */
 	int numa_node;    /* that it lies on, by its OS index; -1 where it
@@ -178,6 +182,9 @@ typedef struct bufpool_region {
  * the sake of one class or two, from BUFPOOL_CONFIG_EMPTY, where every count is 0.
  * Designated initialisers alone leave size and caches 0, which create refuses, and
  * name node 0, which is not the default.
+ *
+ * What the structure of an older header lacks keeps its default; what that of a
+ * newer one has more, create takes if it is zero.
  */
 typedef struct bufpool_config {
 	size_t size; /* sizeof this structure, set by BUFPOOL_CONFIG_INIT */
@@ -205,7 +212,8 @@ typedef struct bufpool_config {
 	   with errno set; create then detaches what it had attached and fails
 	   with that errno.  region_detach runs on the thread that destroys
 	   the pool or returns its last buffer after that.  Neither may call
-	   the library for this pool. */
+	   the library for this pool, but for other pools in every way; nor
+	   may they throw, or leave by longjmp(). */
 	void *(*region_attach)(void *arg, const bufpool_region_t *region);
 	void (*region_detach)(void *arg, const bufpool_region_t *region,
 	                      void *cookie);
@@ -225,10 +233,10 @@ typedef struct bufpool_config {
 
 /* ----------------------------------------------------------- size classes */
 
-/* The class that serves size bytes; -1 above the largest.  Leaves errno alone. */
+/* The class that serves size bytes; -1 above the largest, with errno left alone. */
 int bufpool_class_for(size_t size);
 
-/* Bytes of a class, and its name, "4k"; 0 and NULL if there is no such class. */
+/* Bytes of a class, and its name, "4k"; 0 and NULL for none, likewise. */
 size_t bufpool_class_size(int size_class);
 const char *bufpool_class_name(int size_class);
 
@@ -241,14 +249,15 @@ const char *bufpool_class_name(int size_class);
  * the machine's topology, about a millisecond; <bufpool/hwloc.h> takes yours.
  *
  * EINVAL  size is not what BUFPOOL_CONFIG_INIT set (so an all-zero config is
- *         refused), unknown flags, an enum value out of range, a count above
- *         BUFPOOL_MAX_COUNT; under STRICT, a node that this process has not
+ *         refused), a field unknown here that is not zero, unknown flags, an
+ *         enum value out of range, a count above BUFPOOL_MAX_COUNT; under
+ *         STRICT, a node that this process has not
  * ENOMEM  the memory cannot be had; under STRICT, not on that node (nothing is
  *         killed for it); locked memory is limited (RLIMIT_MEMLOCK)
  * EPERM   under STRICT or LOCKED: the system refuses
  * ENOSYS  under STRICT: the system cannot place memory
  *
- * or the errno of a region_attach that failed.
+ * or the errno of a region_attach that failed, EIO if it set none.
  */
 bufpool_t *bufpool_create(const bufpool_config_t *config);
 
@@ -300,7 +309,8 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 
 /*
  * Take n buffers.  Returns how many it got, in bufs[0..]; fewer than n only
- * where a single checkout would fail, and errno then says why.
+ * where a single checkout would fail, and errno then says why.  None of none is no
+ * error, bufs may then be NULL.
  */
 size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
                              bufpool_buf_t **bufs, size_t n);
@@ -323,7 +333,10 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
 /* ----------------------------------------------------------------- return */
 
 /*
- * Give a buffer up.  It is erased as the pool's wipe mode says and sent home.
+ * Give a buffer up.  It is erased as the pool's wipe mode says and sent home: no
+ * byte that was written before the return is there for the next owner.  So whatever
+ * else uses it must be done by then, a device, or the kernel, which may keep a page
+ * for longer than the call that gave it (vmsplice(2), MSG_ZEROCOPY).
  * From any thread, in any thread-exit destructor too, and also after the
  * pool's destroy.  NULL is fine, in a bulk as well.
  */
@@ -363,7 +376,8 @@ const void *bufpool_frozen_data(const bufpool_frozen_t *f);
 size_t bufpool_frozen_len(const bufpool_frozen_t *f);
 
 /*
- * The only reference becomes a writable buffer again, with its contents.
+ * The only reference becomes a writable buffer again, with its contents and the
+ * len that it was frozen with.
  *
  * EBUSY  there are other references (slices hold some too); f stays as it is
  */
@@ -390,7 +404,8 @@ void bufpool_slice_release(bufpool_slice_t *slice);
  * when there are no others at their node but in other threads' caches, with new
  * pages, zero, from the same node if it has any left.  0 for a pool with a
  * region_attach (a device would go on writing to the old pages) or
- * BUFPOOL_LOCKED; regions on reserved huge pages keep them.
+ * BUFPOOL_LOCKED; regions on reserved huge pages keep them.  Whoever has registered
+ * by other means what bufpool_regions() shows must not trim.
  */
 size_t bufpool_trim(bufpool_t *pool);
 
@@ -434,9 +449,10 @@ typedef struct {
 	uint64_t checked_out;    /* pool buffers that are out */
 	uint64_t peak_checked_out; /* most that were out at once, those from
 	                              the heap too: never under the truth,
-	                              over it by at most what caches held.
-	                              With as many preallocated the class
-	                              needs no heap */
+	                              over it by at most what caches held
+	                              when it was reached, and what was on
+	                              the move.  With as many preallocated
+	                              the class needs no heap */
 	uint64_t remote_hits;    /* those of the hits that a pool with
 	                            BUFPOOL_NUMA_LOCAL served from a node that
 	                            is not the thread's */
@@ -447,13 +463,11 @@ typedef struct {
 	uint64_t misses;           /* checkouts served by the heap */
 	uint64_t oversize;         /* those of them above the largest class */
 	uint64_t checked_out;      /* buffers out, from the heap too */
-	uint64_t peak_checked_out; /* never under the truth; over it by at most
-	                              the number of cached buffers; in a pool
+	uint64_t peak_checked_out; /* as near the truth as a class's; in a pool
 	                              that never went to the heap, at most as
 	                              many as it has */
 	uint64_t bytes_checked_out;      /* capacities of buffers out */
-	uint64_t peak_bytes_checked_out; /* never under the truth; over it by
-	                                    at most what caches held */
+	uint64_t peak_bytes_checked_out; /* as near the truth */
 	uint64_t heap_bytes;             /* capacities of live heap buffers */
 	bufpool_class_stats_t per_class[BUFPOOL_CLASSES];
 } bufpool_stats_t;

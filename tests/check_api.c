@@ -197,6 +197,65 @@ START_TEST(what_is_no_class)
 }
 END_TEST
 
+static bufpool_t *exhausted_pool(bufpool_buf_t **last)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	bufpool_t *pool;
+
+	config.exhausted = BUFPOOL_FAIL;
+	pool = make_pool(config);
+	*last = bufpool_checkout(pool, 1);
+	return pool;
+}
+
+/* Then a wrong argument, whether or not there is a buffer. */
+START_TEST(arguments_come_before_buffers)
+{
+	const struct timespec bad_times[] = {{-1, 0}, {0, -1}, {0, 1000000000}};
+	bufpool_t *full = make_pool(even_config(1)), *pools[2];
+	bufpool_buf_t *last;
+
+	pools[0] = full;
+	pools[1] = exhausted_pool(&last);
+	for (size_t p = 0; p < ARRAY_SIZE(pools); p++) {
+		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+			size_t size = sizes[i].size;
+
+			if (sizes[i].expect == OVERFLOW)
+				continue;
+			REFUSED(!bufpool_checkout_aligned(pools[p], size, 3),
+			        EINVAL);
+			REFUSED(!bufpool_checkout_bulk(pools[p], size, NULL, 1),
+			        EINVAL);
+			for (size_t t = 0; t < ARRAY_SIZE(bad_times); t++)
+				REFUSED(!bufpool_checkout_wait(pools[p], size,
+				                               &bad_times[t]),
+				        EINVAL);
+		}
+	}
+	ck_assert_uint_eq(stats_of(full).hits, 0);
+	bufpool_return(last);
+	bufpool_destroy(pools[1]);
+	destroy_whole(full);
+}
+END_TEST
+
+/* What is not pooled will never come back: nobody waits for it. */
+START_TEST(no_wait_for_what_is_not_pooled)
+{
+	const struct timespec none = {0, 0};
+	bufpool_buf_t *last;
+	bufpool_t *pool = exhausted_pool(&last);
+
+	REFUSED(!bufpool_checkout_wait(pool, PAGE, &none), ETIMEDOUT);
+	REFUSED(!bufpool_checkout_wait(pool, PAGE + 1, NULL), ENOBUFS);
+	REFUSED(!bufpool_checkout_wait(pool, BUFPOOL_MAX_CLASS_SIZE + 1, NULL),
+	        ENOBUFS);
+	bufpool_return(last);
+	destroy_whole(pool);
+}
+END_TEST
+
 /* -------------------------------------------------------------- null pools */
 
 START_TEST(null_pool_is_einval)
@@ -330,6 +389,41 @@ START_TEST(null_config_is_the_defaults)
 	}
 	must_be_whole(pool);
 	KEEPS_ERRNO(bufpool_destroy(pool));
+}
+END_TEST
+
+/* The structures of other versions: what a newer one has more, an older less. */
+START_TEST(configs_of_other_versions)
+{
+	const size_t first =
+		offsetof(bufpool_config_t, region_arg) + sizeof(void *);
+	union {
+		bufpool_config_t config;
+		char bytes[2 * PAGE];
+	} other = {{0}};
+	bufpool_t *pool;
+
+	other.config = default_config;
+	for (size_t n = sizeof(other.config); n <= PAGE; n += sizeof(void *)) {
+		other.config.size = n;
+		KEEPS_ERRNO(pool = bufpool_create(&other.config));
+		ck_assert_ptr_nonnull(pool);
+		bufpool_destroy(pool);
+		if (n == sizeof(other.config))
+			continue;
+		other.bytes[n - 1] = 1;
+		REFUSED(!bufpool_create(&other.config), EINVAL);
+		other.bytes[n - 1] = 0;
+		n += n / 4 / sizeof(void *) * sizeof(void *);
+	}
+	other.config.size = PAGE + sizeof(void *);
+	REFUSED(!bufpool_create(&other.config), EINVAL);
+
+	memset(other.bytes + first, 0xff, PAGE);
+	other.config.size = first;
+	KEEPS_ERRNO(pool = bufpool_create(&other.config));
+	ck_assert_ptr_nonnull(pool);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -542,6 +636,8 @@ START_TEST(bulk_of_none)
 	bufpool_buf_t *buf = NULL;
 
 	KEEPS_ERRNO(ck_assert(!bufpool_checkout_bulk(pool, 1, &buf, 0)));
+	KEEPS_ERRNO(ck_assert(!bufpool_checkout_bulk(pool, 1, NULL, 0)));
+	REFUSED(!bufpool_checkout_bulk(NULL, 1, &buf, 0), EINVAL);
 	ck_assert_ptr_null(buf);
 	ck_assert_uint_eq(stats_of(pool).checked_out, 0);
 	bufpool_destroy(pool);
@@ -897,6 +993,8 @@ static Suite *api_suite(void)
 	tcase_add_loop_test(tcase, sizes_within_heap_limit, 0,
 	                    ARRAY_SIZE(ways));
 	tcase_add_test(tcase, overflow_comes_first);
+	tcase_add_test(tcase, arguments_come_before_buffers);
+	tcase_add_test(tcase, no_wait_for_what_is_not_pooled);
 	tcase_add_test(tcase, classes_are_told);
 	tcase_add_test(tcase, what_is_no_class);
 	tcase_add_loop_test(tcase, null_pool_is_einval, 0, ARRAY_SIZE(ways));
@@ -906,6 +1004,7 @@ static Suite *api_suite(void)
 	tcase_add_loop_test(tcase, bad_config_is_refused, 0,
 	                    ARRAY_SIZE(bad_configs));
 	tcase_add_test(tcase, null_config_is_the_defaults);
+	tcase_add_test(tcase, configs_of_other_versions);
 	tcase_add_test(tcase, empty_config_is_empty);
 	tcase_add_loop_test(tcase, any_cache_depth_works, 0,
 	                    ARRAY_SIZE(cache_depths));

@@ -252,6 +252,7 @@ END_TEST
 static struct {
 	size_t n;       /* regions that it has seen */
 	size_t fail_at; /* and will not have */
+	int fail_with;  /* an errno, or 0 */
 	bufpool_region_t region[REGIONS];
 	bool attached[REGIONS];
 	size_t detached;
@@ -267,7 +268,7 @@ static void *attach(void *arg, const bufpool_region_t *r)
 	must(r->index == device.n && !device.attached[r->index]);
 	must(r->cookie == NULL);
 	if (r->index == device.fail_at) {
-		errno = EDOM;
+		errno = device.fail_with;
 		return BUFPOOL_ATTACH_FAILED;
 	}
 	must(m.start == (uintptr_t) r->base);
@@ -306,6 +307,7 @@ static bufpool_config_t device_config(unsigned flags)
 
 	memset(&device, 0, sizeof(device));
 	device.fail_at = SIZE_MAX;
+	device.fail_with = EDOM;
 	config.region_attach = attach;
 	config.region_detach = detach;
 	config.region_arg = &device;
@@ -353,6 +355,10 @@ START_TEST(attach_fails)
 		ck_assert_uint_eq(device.detached, i);
 		ck_assert_int_eq(footprint(), before);
 	}
+	config = device_config(0);
+	device.fail_at = 1;
+	device.fail_with = 0;
+	REFUSED(bufpool_create(&config) == NULL, EIO);
 	/* Who does not care to be told. */
 	config = device_config(0);
 	device.fail_at = 2;
@@ -511,6 +517,7 @@ START_TEST(transparent_huge_pages)
 {
 	bufpool_config_t config =
 		with_flags(counts(700, 10, 3, 3), BUFPOOL_HUGEPAGES);
+	bufpool_region_t r[REGIONS];
 	bufpool_t *pool;
 	long before;
 
@@ -518,6 +525,9 @@ START_TEST(transparent_huge_pages)
 	before = footprint();
 	pool = make_pool(config);
 	honest_pages(pool, true);
+	ck_assert_uint_eq(regions_of(pool, r), BUFPOOL_CLASSES);
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		ck_assert_uint_eq(r[k].len, config.count[k] * classes[k].size);
 	must_work(pool);
 	bufpool_destroy(pool);
 	ck_assert_int_eq(footprint(), before);

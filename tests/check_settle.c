@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check_settle.c - the last buffer comes home, and region_detach does anything
+ * check_settle.c - the last buffer comes home, and region_detach does anything;
+ * as region_attach may
  *
  * It runs on the thread that brings the buffer, inside of whatever call that is,
  * and may use, create and destroy other pools.  So the thread's caches, and the
@@ -671,6 +672,50 @@ START_TEST(move_of_a_thread)
 }
 END_TEST
 
+/* ------------------------------------------------------------ region_attach */
+
+/* May do as much, while the pool is being made; and then refuse. */
+static void *attach_busy(void *arg, const bufpool_region_t *region)
+{
+	bufpool_region_t r;
+	bufpool_frozen_t *f;
+
+	use_other();
+	others_die();
+	others_live(2);
+	f = bufpool_freeze(bufpool_checkout(scene.other, 1));
+	bufpool_frozen_unref(f);
+	must(bufpool_regions(scene.other, &r, 1) == 1);
+	must(bufpool_trim(scene.other) > 0);
+	bufpool_thread_flush(NULL);
+	use_other();
+	errno = EDOM;
+	return region->size_class == BUFPOOL_CLASS_4K ? arg
+	                                              : BUFPOOL_ATTACH_FAILED;
+}
+
+/* The loop index is whether the second region is refused. */
+START_TEST(attach_uses_others)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 4);
+
+	scene.other = other_pool();
+	config.region_attach = attach_busy;
+	config.region_detach = detach_busy;
+	config.region_arg = &scene;
+	if (_i) {
+		config.count[BUFPOOL_CLASS_64K] = 1;
+		REFUSED(bufpool_create(&config) == NULL, EDOM);
+	} else {
+		KEEPS_ERRNO(scene.dying = bufpool_create(&config));
+		use_once(scene.dying);
+		KEEPS_ERRNO(bufpool_destroy(scene.dying));
+	}
+	ck_assert_int_eq(scene.detached, 1);
+	destroy_whole(scene.other);
+}
+END_TEST
+
 static Suite *settle_suite(void)
 {
 	Suite *suite = suite_create("settle");
@@ -682,6 +727,7 @@ static Suite *settle_suite(void)
 	tcase_add_loop_test(tcase, flush_goes_on, 0, 8);
 	tcase_add_test(tcase, slice_goes_with_the_pool);
 	tcase_add_test(tcase, move_of_a_thread);
+	tcase_add_loop_test(tcase, attach_uses_others, 0, 2);
 	return suite;
 }
 

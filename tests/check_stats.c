@@ -339,6 +339,39 @@ START_TEST(peaks_are_close)
 }
 END_TEST
 
+/*
+ * What caches held when it was reached: nothing that they let go of later makes it
+ * less, nothing that they come to hold later makes it more.
+ */
+START_TEST(peak_is_of_its_moment)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 64);
+	uint64_t then;
+	bufpool_buf_t *bufs[16];
+	bufpool_t *pool;
+
+	set_cache(&config, 16);
+	pool = make_pool(config);
+	bufs[0] = bufpool_checkout(pool, PAGE);
+	then = cached_in(pool);
+	ck_assert_uint_gt(then, 0);
+	ck_assert_uint_eq(stats_of(pool).peak_checked_out, 1 + then);
+	bufpool_return(bufs[0]);
+	bufpool_thread_flush(pool);
+	ck_assert_uint_eq(cached_in(pool), 0);
+	ck_assert_uint_eq(stats_of(pool).peak_checked_out, 1 + then);
+	bufpool_destroy(pool);
+
+	pool = make_pool(config);
+	ck_assert_uint_eq(bufpool_checkout_bulk(pool, 1, bufs, 16), 16);
+	ck_assert_uint_eq(cached_in(pool), 0); /* from the depot as they are */
+	bufpool_return_bulk(bufs, 16);
+	ck_assert_uint_gt(cached_in(pool), 0);
+	ck_assert_uint_eq(stats_of(pool).peak_checked_out, 16);
+	bufpool_destroy(pool);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- threads */
 
 static void *take_and_leave(void *arg)
@@ -995,6 +1028,7 @@ static Suite *stats_suite(void)
 	tcase_add_test(tcase, alignment_is_a_fallback);
 	tcase_add_test(tcase, failures_count_for_nothing);
 	tcase_add_loop_test(tcase, peaks_are_close, 0, 5);
+	tcase_add_test(tcase, peak_is_of_its_moment);
 
 	tcase = add_case(suite, "threads", 20);
 	tcase_add_test(tcase, counts_survive_their_threads);
