@@ -187,7 +187,8 @@ typedef struct bufpool_config {
 	enum bufpool_exhausted exhausted; /* default BUFPOOL_HEAP */
 	size_t heap_limit;                /* most bytes (capacities) of live heap
 	                                     buffers, oversize ones included;
-	                                     0: no limit */
+	                                     0: no limit.  They take at most
+	                                     1.15 times that, and some 64 KiB */
 	unsigned flags;                   /* default 0 */
 
 	/* Called once for each region, after it is placed and populated, and

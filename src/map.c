@@ -97,6 +97,25 @@ void *bp_map(size_t len)
 	return p != MAP_FAILED ? p : NULL;
 }
 
+void *bp_map_cold(size_t len, size_t present)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, len, MADV_NOHUGEPAGE); /* one by one */
+	if (bp_populate(p, present))
+		return p;
+	bp_unmap(p, len);
+	return NULL;
+}
+
+bool bp_drop(void *base, size_t len)
+{
+	return madvise(base, len, MADV_DONTNEED) == 0;
+}
+
 void bp_unmap(void *p, size_t len)
 {
 	munmap(p, len);

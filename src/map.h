@@ -32,6 +32,14 @@ static inline size_t min_size(size_t a, size_t b)
 void *bp_map(size_t len);
 void bp_unmap(void *p, size_t len);
 
+/* The same, but present only up to somewhere; each page of the rest when it is
+   first used. */
+void *bp_map_cold(size_t len, size_t present);
+
+/* Have the pages taken away, until they are used again, zeroed; false if they
+   cannot be. */
+bool bp_drop(void *base, size_t len);
+
 /*
  * Address space alone, aligned to a power of two, between two pages that nobody
  * can access, the guards: an overrun of the last buffer stops the program there,

@@ -214,7 +214,7 @@ bool bp_region_renew(struct region *r, unsigned flags)
 bool bp_region_drop(struct region *r, void *base, size_t len)
 {
 	ck_pr_store_uint(&r->trimmed, 1); /* nobody orders anything by it */
-	return madvise(base, len, MADV_DONTNEED) == 0;
+	return bp_drop(base, len);
 }
 
 void bp_region_refill(void *base, size_t len)

@@ -176,6 +176,54 @@ START_TEST(heap_buffers_lie_in_none)
 }
 END_TEST
 
+static size_t resident(void)
+{
+	return (size_t) number_in("/proc/self/status", "VmRSS:") * 1024;
+}
+
+/* What so many bytes of the heap's buffers may take; how many there are is known to
+   the page, what is in use beside to some. */
+static void must_take(size_t before, size_t bytes)
+{
+	ck_assert_uint_le(resident(), before + bytes + bytes * 15 / 100 + 500000);
+}
+
+/* 20 MB of each class, and of what is larger. */
+START_TEST(heap_takes_what_it_gives)
+{
+	size_t size = _i < BUFPOOL_CLASSES ? classes[_i].size
+	                                   : BUFPOOL_MAX_CLASS_SIZE + 12345;
+	size_t n = 20000000 / size, before;
+	bufpool_buf_t **bufs = calloc(n, sizeof(bufs[0]));
+	bufpool_t *pool = make_pool(empty_config());
+	uint64_t seed = 88172645463325252;
+
+	if (keeps_books())
+		return;
+	memset(bufs, 0, n * sizeof(bufs[0]));
+	bufpool_return(bufpool_checkout(pool, size));
+	before = resident();
+	must(bufpool_checkout_bulk(pool, size, bufs, n) == n);
+	for (size_t i = 0; i < n; i++)
+		fill(bufs[i], 0x55);
+	must_take(before, n * size);
+	/* Where malloc is not asked, whatever comes home first makes room. */
+	while (_i == BUFPOOL_CLASS_4K && n > 0) {
+		for (size_t to = n > 100 ? n / 4 : 0; n > to; n--) {
+			size_t which = draw(&seed) % n;
+
+			bufpool_return(bufs[which]);
+			bufs[which] = bufs[n - 1];
+		}
+		/* Descriptors stay. */
+		must_take(before, n * size + 20000000 / size * 64);
+	}
+	bufpool_return_bulk(bufs, n);
+	destroy_whole(pool);
+	free(bufs);
+}
+END_TEST
+
 static bufpool_buf_t *returned(void)
 {
 	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 100);
@@ -1025,6 +1073,8 @@ static Suite *region_suite(void)
 	tcase_add_test(tc, buffers_lie_in_regions);
 	tcase_add_test(tc, heap_buffers_lie_in_none);
 	tcase_add_loop_test(tc, few_mappings, 0, 4);
+	tcase_add_loop_test(tc, heap_takes_what_it_gives, 0,
+	                    BUFPOOL_CLASSES + 1);
 	tcase_add_loop_test(tc, dead_handles_are_loud, 0, ARRAY_SIZE(misuses));
 	tcase_add_loop_test(tc, use_causes_no_fault, 0,
 	                    ARRAY_SIZE(fault_flags));
