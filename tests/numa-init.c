@@ -87,6 +87,7 @@ int main(int argc, char **argv)
 	mount_at("sysfs", "/sys");
 	mount_at("devtmpfs", "/dev");
 	mount_at("debugfs", "/sys/kernel/debug");
+	mount_at("cgroup2", "/sys/fs/cgroup");
 	mkdir("/tmp", 0777);
 	/* What a node has free is to be had, not in the lists of some CPU. */
 	set("/proc/sys/vm/percpu_pagelist_high_fraction", "2147483647");
