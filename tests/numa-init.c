@@ -87,7 +87,6 @@ int main(int argc, char **argv)
 	mount_at("sysfs", "/sys");
 	mount_at("devtmpfs", "/dev");
 	mount_at("debugfs", "/sys/kernel/debug");
-	mount_at("cgroup2", "/sys/fs/cgroup");
 	mkdir("/tmp", 0777);
 	/* What a node has free is to be had, not in the lists of some CPU. */
 	set("/proc/sys/vm/percpu_pagelist_high_fraction", "2147483647");
@@ -97,6 +96,10 @@ int main(int argc, char **argv)
 
 	if (argc < 2)
 		finish("FAILED: no command");
+	/* For nobody else: where there are cpusets, hwloc leaves out the nodes
+	   that have no memory. */
+	if (strcmp(argv[1], "/check_room") == 0)
+		mount_at("cgroup2", "/sys/fs/cgroup");
 	status = run(argv + 1);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		finish("FAILED: the tests");
