@@ -188,7 +188,7 @@ typedef struct bufpool_config {
 	size_t heap_limit;                /* most bytes (capacities) of live heap
 	                                     buffers, oversize ones included;
 	                                     0: no limit.  They take at most
-	                                     1.15 times that, and some 64 KiB */
+	                                     1.15 times that, and a little */
 	unsigned flags;                   /* default 0 */
 
 	/* Called once for each region, after it is placed and populated, and

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * heap.h - buffers from malloc, where no pool memory is idle or none is large
+ * heap.h - buffers from the heap, where no pool memory is idle or none is large
  * enough
  *
  * Payloads come and go; their descriptors stay with the pool, so that a second
@@ -8,12 +8,13 @@
  * in chunks of 64, 128, 256 ..., numbered through, and the free ones wait in a
  * stack of numbers.
  *
- * To align what it gives to a page, malloc may use up another page.  For small
- * classes that is too much: their descriptors have memory of their own, mapped
- * behind each chunk.  Its pages come when they are first written to.  Some of those
- * that are free keep theirs, so that taking and giving by turns costs no system
- * call; the others wait in the cold, as in the depot.  All in all at most 1.15
- * times the capacities of what is out is taken, and a little.
+ * Payloads come from malloc, but for those of small classes: to align one to a
+ * page malloc may use up a further page, which is twice as much.  So descriptors
+ * of small classes have memory of their own, mapped behind each chunk, whose pages
+ * come when they are first used.  Some that are free keep their pages, so that
+ * taking and giving by turns costs no system call; the others' are given back, and
+ * they wait in the cold, as in the depot.  All in all that is at most 1.15 times
+ * the capacities of what is out, and a little.
  */
 #ifndef HEAP_H
 #define HEAP_H
