@@ -203,7 +203,8 @@ typedef struct bufpool_config {
 	enum bufpool_exhausted exhausted; /* default BUFPOOL_HEAP */
 	size_t heap_limit;                /* most bytes (capacities) of live heap
 	                                     buffers, oversize ones included;
-	                                     0: no limit */
+	                                     0: no limit.  They take at most
+	                                     1.15 times that, and a little */
 	unsigned flags;                   /* default 0 */
 
 	/* Called once for each region, after it is placed and populated, and
@@ -211,9 +212,10 @@ typedef struct bufpool_config {
 	   region_attach reports failure by returning BUFPOOL_ATTACH_FAILED
 	   with errno set; create then detaches what it had attached and fails
 	   with that errno.  region_detach runs on the thread that destroys
-	   the pool or returns its last buffer after that.  Neither may call
-	   the library for this pool, but for other pools in every way; nor
-	   may they throw, or leave by longjmp(). */
+	   the pool or returns its last buffer after that.  Both may touch the
+	   region; what region_attach writes to it, it has to make zero again.
+	   Neither may call the library for this pool, but for other pools in
+	   every way; nor may they throw, or leave by longjmp(). */
 	void *(*region_attach)(void *arg, const bufpool_region_t *region);
 	void (*region_detach)(void *arg, const bufpool_region_t *region,
 	                      void *cookie);
@@ -245,15 +247,20 @@ const char *bufpool_class_name(int size_class);
 /*
  * Build a pool; NULL means the defaults.  All memory is taken, placed and
  * touched here and none later: no use of a buffer faults (but after a trim).
- * There may be thousands of pools.  Other than ANY, numa_node has hwloc load
+ * There may be thousands of pools: each takes three of the process's mappings, two
+ * more for each class that it has (under LOCAL at each node), which is 11 for four
+ * classes, and up to one for each thread that uses it.  The system allows 65530
+ * (vm.max_map_count), so some 5900 pools.  Other than ANY, numa_node has hwloc load
  * the machine's topology, about a millisecond; <bufpool/hwloc.h> takes yours.
  *
  * EINVAL  size is not what BUFPOOL_CONFIG_INIT set (so an all-zero config is
  *         refused), a field unknown here that is not zero, unknown flags, an
  *         enum value out of range, a count above BUFPOOL_MAX_COUNT; under
  *         STRICT, a node that this process has not
- * ENOMEM  the memory cannot be had; under STRICT, not on that node (nothing is
- *         killed for it); locked memory is limited (RLIMIT_MEMLOCK)
+ * ENOMEM  the memory cannot be had; under STRICT, not on that node; locked memory
+ *         is limited (RLIMIT_MEMLOCK).  Nothing is killed for it: what the machine
+ *         and the process's cgroups have left is looked at before any is touched;
+ *         page cache counts as left, and some 4 MiB are kept
  * EPERM   under STRICT or LOCKED: the system refuses
  * ENOSYS  under STRICT: the system cannot place memory
  *

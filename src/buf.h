@@ -95,12 +95,13 @@ static inline void buf_init(struct bp_buf *d, unsigned k, unsigned place,
 
 /* The same of one from the heap, whose capacity is in the seal: no fast path takes
    it for one of a class. */
-static inline void buf_init_heap(struct bp_buf *d, void *base, size_t capacity)
+static inline void buf_init_heap(struct bp_buf *d, unsigned stock, void *base,
+                                 size_t capacity)
 {
 	d->pub.data = d->base = base;
 	d->pub.capacity = capacity;
 	d->klass = BP_FROM_HEAP;
-	d->place = 0;
+	d->place = stock & 0xff;
 	d->frozen = 0;
 	d->seal = bare_seal(d) + capacity;
 }

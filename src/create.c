@@ -10,6 +10,7 @@
 #include "life.h"
 #include "place.h"
 #include "region.h"
+#include "room.h"
 #include "stack.h"
 #include "track.h"
 
@@ -98,26 +99,96 @@ static uint64_t new_id(void)
 
 _Static_assert(BUFPOOL_MAX_COUNT <= STACK_MAX, "the depot can number them");
 
+/* Whether there are addresses for the payloads, and for what lies between. */
+static bool is_addressable(const bufpool_config_t *cfg)
+{
+	size_t left = PTRDIFF_MAX / 2;
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		if (cfg->count[k] > left / class_size[k])
+			return false;
+		left -= cfg->count[k] * class_size[k];
+	}
+	return true;
+}
+
+/* What the address space of a pool is aligned to: as its regions, any of them. */
+static size_t alignment_of(const bufpool_config_t *cfg)
+{
+	size_t most = bp_page_size();
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		size_t alignment = region_alignment(class_size[k], cfg->flags);
+
+		if (cfg->count[k] > 0 && alignment > most)
+			most = alignment;
+	}
+	return most;
+}
+
+/* What of a class lies at a place: its share, the first ones one more. */
+static uint32_t share(size_t count, unsigned places, unsigned place)
+{
+	return (uint32_t) (count / places + (place < count % places));
+}
+
 /*
- * One mapping holds the pool, all descriptors, and the tables that go with
- * them: less than 2^24 of each in each of at most 32 classes.
+ * Lay out the regions, each behind the one before, the first behind what ends
+ * there; returns where the last one ends.  pool may be NULL, to know that.
+ */
+static uintptr_t lay_out(const bufpool_config_t *cfg, unsigned places,
+                         uintptr_t end, bufpool_t *pool)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		for (unsigned place = 0; place < places; place++) {
+			size_t n = share(cfg->count[k], places, place);
+			struct region any, *r = &any;
+
+			if (n == 0)
+				continue;
+			if (pool != NULL) {
+				r = &pool->region[pool->regions];
+				r->pub.index = pool->regions++;
+				r->pub.size_class = (int) k;
+				pool_depot(pool, place, k)->region =
+					r->pub.index;
+			}
+			end = bp_region_lay(r, end, n, class_size[k],
+			                    cfg->flags);
+		}
+	return end;
+}
+
+/*
+ * The pool, all descriptors, and the tables that go with them: less than 2^24 of
+ * each in each of at most 32 classes.  They lie in front of the payloads, in the
+ * same address space.
  */
 static bufpool_t *pool_map(const bufpool_config_t *cfg,
                            const struct places *places)
 {
-	size_t total = 0, depots = places->n * BUFPOOL_CLASSES;
+	size_t total = 0, depots = places->n * BUFPOOL_CLASSES, len, space;
 	unsigned cpus = bp_places_cpus(places);
 	bufpool_t *pool;
-	size_t len;
 
+	if (!is_addressable(cfg))
+		return NULL;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		total += cfg->count[k];
 	len = sizeof(*pool) + depots * sizeof(struct depot) +
 	      total * sizeof(struct bp_buf) + depots * sizeof(struct region) +
 	      total * sizeof(uint32_t) + places->n * places->n + cpus;
-	pool = bp_guarded_map(len);
+	len = round_up(len, bp_page_size());
+	space = lay_out(cfg, places->n, len, NULL);
+	pool = bp_reserve(space, alignment_of(cfg));
 	if (pool == NULL)
 		return NULL;
+	/* This much is asked for already: where the program has had all locked
+	   that it maps, it comes now. */
+	if (!bp_has_room(len) || !bp_make_usable(pool, len)) {
+		bp_release(pool, bp_page_size(), space);
+		return NULL;
+	}
 	track_root(pool, len);
 	pool->meta_len = len;
 	pool->places = places->n;
@@ -130,52 +201,63 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
 	pool->cpus = cpus;
 	pool->place_of_cpu = pool->near + places->n * places->n;
 	pool->left = total + 1;
+	lay_out(cfg, places->n, (uintptr_t) pool + len, pool);
 	return pool;
 }
 
-/* What of a class lies at a place: its share, the first ones one more. */
-static uint32_t share(size_t count, unsigned places, unsigned place)
+/*
+ * Have all memory that is needed, or none: what cannot be had in full is not begun
+ * with.  The regions' is not there yet after this.
+ */
+static bool pool_take(bufpool_t *pool)
 {
-	return (uint32_t) (count / places + (place < count % places));
+	size_t needs = pool->meta_len;
+
+	for (unsigned i = 0; i < pool->regions; i++) {
+		struct region *r = &pool->region[i];
+
+		if ((pool->flags & BUFPOOL_HUGEPAGES) != 0 &&
+		    !bp_region_take_huge(r))
+			return false;
+		needs += region_needs(r);
+	}
+	return bp_has_room(needs) && bp_populate(pool, pool->meta_len);
 }
 
-/* Map the payloads of class k at a place, and describe them from bufs[at] on;
-   0 or the errno that create fails with. */
+/* Fill the region of class k at a place, and describe its buffers from bufs[at]
+   on; 0 or the errno that create fails with. */
 static int class_init(bufpool_t *pool, const struct places *places,
                       unsigned place, unsigned k, size_t at)
 {
-	size_t size = class_size[k], len;
 	uint32_t total = share(pool->total[k], pool->places, place);
 	struct depot *depot = pool_depot(pool, place, k);
+	struct region *r = &pool->region[depot->region];
 	struct bp_buf *bufs = pool->descriptor + at;
-	struct region *r;
 	int error;
 
 	bp_depot_init(depot, bufs, pool->link + at, total, pool->shards);
 	if (total == 0)
 		return 0;
-	if (__builtin_mul_overflow(total, size, &len))
-		return ENOMEM;
-	depot->region = pool->regions;
-	r = &pool->region[pool->regions];
-	r->pub.index = pool->regions;
-	r->pub.size_class = (int) k;
-	error = bp_region_create(r, len, class_alignment(size), places, place,
-	                         pool->flags);
+	error = bp_region_fill(r, places, place, pool->flags);
 	if (error != 0)
 		return error;
-	pool->regions++;
 	for (uint32_t i = 0; i < total; i++) {
 		struct bp_buf *d = &bufs[i];
 
 		d->pool = pool;
-		buf_init(d, k, place, (char *) r->pub.base + i * size,
+		buf_init(d, k, place, (char *) r->pub.base + i * class_size[k],
 		         pool->wipe);
 		d->state = BP_HOME;
 	}
 	bp_erase_choose(k, r->pub.base);
-	TRACK_IDLE(r->pub.base, len);
 	return 0;
+}
+
+/* The program's hooks may touch what is registered: it is marked after that. */
+static void mark_idle(bufpool_t *pool)
+{
+	for (unsigned i = 0; i < pool->regions; i++)
+		TRACK_IDLE(pool->region[i].pub.base, pool->region[i].pub.len);
 }
 
 static int attach_all(bufpool_t *pool)
@@ -220,6 +302,8 @@ static int pool_fill(bufpool_t *pool, const struct places *places)
 	size_t at = 0;
 	int error = 0;
 
+	if (!pool_take(pool))
+		return ENOMEM;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		for (unsigned place = 0; place < pool->places; place++) {
 			error = class_init(pool, places, place, k, at);
@@ -230,7 +314,10 @@ static int pool_fill(bufpool_t *pool, const struct places *places)
 	pool->demand = bp_demand_new(pool->places);
 	if (pool->demand == NULL || !bp_fork_enter(pool))
 		return ENOMEM;
-	return attach_all(pool);
+	error = attach_all(pool);
+	if (error == 0)
+		mark_idle(pool);
+	return error;
 }
 
 static bufpool_t *pool_build(const bufpool_config_t *cfg,

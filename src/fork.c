@@ -111,7 +111,7 @@ static void remake(bufpool_t *pool)
 
 		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 			total += pool->total[k];
-		pool->left = total + pool->heap.out + 1;
+		pool->left = total + heap_out(&pool->heap) + 1;
 		return;
 	}
 	/* Freed here if all that was missing is home now. */

@@ -29,6 +29,8 @@ void bp_pool_free(bufpool_t *pool)
 	struct cache *next;
 
 	bp_registry_leave(pool);
+	for (unsigned i = 0; i < pool->regions; i++)
+		TRACK_OUT(pool->region[i].pub.base, pool->region[i].pub.len);
 	detach_all(pool);
 	for (struct cache *c = pool->caches; c != NULL; c = next) {
 		next = c->next;
@@ -37,14 +39,10 @@ void bp_pool_free(bufpool_t *pool)
 	if (pool->demand != NULL)
 		bp_demand_unref(pool->demand);
 	bp_heap_release(&pool->heap);
-	for (unsigned i = 0; i < pool->regions; i++) {
-		struct region *r = &pool->region[i];
-
-		TRACK_OUT(r->pub.base, r->pub.len);
-		bp_region_destroy(r);
-	}
+	for (unsigned i = 0; i < pool->regions; i++)
+		bp_region_destroy(&pool->region[i]);
 	track_unroot(pool, pool->meta_len);
-	bp_guarded_unmap(pool, pool->meta_len);
+	bp_release(pool, bp_page_size(), pool->meta_len);
 }
 
 void bp_pool_settle(bufpool_t *pool, uint64_t n)

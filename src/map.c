@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "map.h"
 
+#include <ck_pr.h>
 #include <errno.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -13,7 +14,7 @@ size_t bp_page_size(void)
 	return (size_t) sysconf(_SC_PAGESIZE);
 }
 
-bool bp_populate(char *base, size_t len)
+bool bp_populate(void *base, size_t len)
 {
 #ifdef MADV_POPULATE_WRITE
 	int rc;
@@ -26,13 +27,14 @@ bool bp_populate(char *base, size_t len)
 	if (errno != EINVAL && errno != ENOSYS)
 		return false;
 #endif
-	/* Linux before 5.14. */
+	/* Linux before 5.14: write, but change nothing.  (To read first would map
+	   the page of zeroes, and not a huge one after that.) */
 	for (size_t at = 0; at < len; at += PAGE)
-		((volatile char *) base)[at] = 0;
+		ck_pr_or_8((uint8_t *) base + at, 0);
 	return true;
 }
 
-char *bp_reserve(size_t len, size_t alignment)
+void *bp_reserve(size_t len, size_t alignment)
 {
 	size_t guard = bp_page_size();
 	size_t room = round_up(guard + alignment + len + guard, guard);
@@ -53,57 +55,38 @@ char *bp_reserve(size_t len, size_t alignment)
 	return aligned;
 }
 
+uintptr_t bp_past_guard(uintptr_t end, size_t alignment)
+{
+	return round_up(end + bp_page_size(), alignment);
+}
+
+void bp_release(void *base, size_t before, size_t len)
+{
+	munmap((char *) base - before, before + len + bp_page_size());
+}
+
+bool bp_make_usable(void *base, size_t len)
+{
+	return mprotect(base, len, PROT_READ | PROT_WRITE) == 0;
+}
+
 /*
- * They do not go over what is ours there: if there are too few, MAP_FIXED fails
+ * Not over what is ours there: if there are too few huge pages, MAP_FIXED fails
  * after it has unmapped the place, another thread may map something into the
  * hole, and we would unmap that.
  */
-char *bp_reserve_huge(size_t len)
+bool bp_claim(void *base, size_t len, bool huge)
 {
-	size_t guard = bp_page_size();
-	char *base = bp_reserve(len, HUGE_PAGE), *got;
+	void *got = mmap(base, len, huge ? PROT_READ | PROT_WRITE : PROT_NONE,
+	                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
+	                         (huge ? MAP_HUGE_PAGE : 0),
+	                 -1, 0);
 
-	if (base == NULL)
-		return NULL;
-	munmap(base, len);
-	got = mmap(base, len, PROT_READ | PROT_WRITE,
-	           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-	                   MAP_HUGE_PAGE,
-	           -1, 0);
 	if (got == base)
-		return base;
+		return true;
 	if (got != MAP_FAILED) /* Linux before 4.17 */
 		munmap(got, len);
-	munmap(base - guard, guard);
-	munmap(base + len, guard);
-	return NULL;
-}
-
-void bp_release(void *base, size_t len)
-{
-	size_t guard = bp_page_size();
-
-	munmap((char *) base - guard, guard + len + guard);
-}
-
-void *bp_guarded_map(size_t len)
-{
-	size_t body = round_up(len, bp_page_size());
-	char *base = bp_reserve(body, bp_page_size());
-
-	if (base == NULL)
-		return NULL;
-	if (mprotect(base, body, PROT_READ | PROT_WRITE) != 0 ||
-	    !bp_populate(base, body)) {
-		bp_release(base, body);
-		return NULL;
-	}
-	return base;
-}
-
-void bp_guarded_unmap(void *base, size_t len)
-{
-	bp_release(base, round_up(len, bp_page_size()));
+	return false;
 }
 
 void *bp_map(size_t len)
@@ -112,6 +95,25 @@ void *bp_map(size_t len)
 	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
 	return p != MAP_FAILED ? p : NULL;
+}
+
+void *bp_map_cold(size_t len, size_t present)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, len, MADV_NOHUGEPAGE); /* one by one */
+	if (bp_populate(p, present))
+		return p;
+	bp_unmap(p, len);
+	return NULL;
+}
+
+bool bp_drop(void *base, size_t len)
+{
+	return madvise(base, len, MADV_DONTNEED) == 0;
 }
 
 void bp_unmap(void *p, size_t len)

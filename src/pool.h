@@ -12,6 +12,7 @@
  *     depot              the shared level: lock-free stacks, per class and place
  *     account            what is out, and the most that was
  *     place cpu          NUMA: which nodes, by hwloc; where a thread is
+ *     room               how much memory there is left for us
  *     region             where the payloads lie
  *     heap               what stands in for them
  *     demand             scarcity, and who sleeps for it
@@ -67,7 +68,7 @@ struct bufpool {
 	void *(*attach)(void *arg, const bufpool_region_t *region);
 	void (*detach)(void *arg, const bufpool_region_t *region, void *cookie);
 	void *attach_arg;
-	size_t meta_len; /* of the mapping this lies in */
+	size_t meta_len; /* of what is mapped for this and its tables */
 	struct demand *demand;
 	struct bufpool **registered; /* see registry.h */
 

@@ -7,41 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "room.h"
 #include "track.h"
-
-/* The figure in kB that follows a name in a file of /proc; -1 if none does. */
-static int64_t proc_kb(FILE *file, const char *name)
-{
-	char line[256];
-	int64_t kb;
-
-	while (fgets(line, sizeof(line), file) != NULL)
-		if (strncmp(line, name, strlen(name)) == 0 &&
-		    sscanf(line + strlen(name), " %" SCNd64, &kb) == 1)
-			return kb;
-	return -1;
-}
-
-/*
- * Whether the system has that much memory to give.  It would not refuse: it
- * overcommits, and kills some process when it comes to populating.  Little is
- * not asked for, as to ask costs more than to take it.
- */
-static bool is_available(size_t len)
-{
-	const size_t little = (size_t) 16 * 1024 * 1024;
-	FILE *file;
-	int64_t kb;
-
-	if (len < little)
-		return true;
-	file = fopen("/proc/meminfo", "re");
-	if (file == NULL)
-		return true;
-	kb = proc_kb(file, "MemAvailable:");
-	fclose(file);
-	return kb < 0 || len / 1024 < (uint64_t) kb;
-}
 
 /* What is placed before it is looked at. */
 #define CHUNK HUGE_PAGE
@@ -78,13 +45,6 @@ static int populate_at(char *base, size_t len, const struct places *places,
 
 /* ---------------------------------------------------------------- regions */
 
-/* What pages to try. */
-enum pages {
-	PAGES_SMALL,
-	PAGES_TRANSPARENT, /* huge if the kernel can */
-	PAGES_HUGETLB      /* huge, from those that were reserved */
-};
-
 /* Whether all of a mapping came to be on huge pages; looks up what the kernel
    says of it. */
 static bool is_huge(const void *base, size_t len)
@@ -100,7 +60,7 @@ static bool is_huge(const void *base, size_t len)
 		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) ==
 		            2 &&
 		    start <= from && from < end) {
-			kb = proc_kb(file, "AnonHugePages:");
+			kb = bp_figure(file, "AnonHugePages:");
 			break;
 		}
 	fclose(file);
@@ -116,16 +76,12 @@ static bool advise(const struct region *r, unsigned flags)
 	        madvise(r->pub.base, r->mapped, MADV_DONTFORK) == 0);
 }
 
-static bool make_usable(const struct region *r, enum pages pages)
+static bool make_usable(const struct region *r, unsigned flags)
 {
-	if (pages == PAGES_HUGETLB)
-		return true; /* as it comes */
-	if (!is_available(r->mapped))
-		return false;
 	/* First: after mlockall(MCL_FUTURE), mprotect() populates. */
-	if (pages == PAGES_TRANSPARENT)
+	if ((flags & BUFPOOL_HUGEPAGES) != 0)
 		madvise(r->pub.base, r->mapped, MADV_HUGEPAGE);
-	return mprotect(r->pub.base, r->mapped, PROT_READ | PROT_WRITE) == 0;
+	return bp_make_usable(r->pub.base, r->mapped);
 }
 
 /* Put memory where the place wants it. */
@@ -147,63 +103,91 @@ static int fill(struct region *r, const struct places *places, unsigned place)
 	return error == EXDEV ? 0 : error;
 }
 
-static int try_pages(struct region *r, size_t alignment, enum pages pages,
-                     const struct places *places, unsigned place,
-                     unsigned flags)
+uintptr_t bp_region_lay(struct region *r, uintptr_t end, size_t n, size_t size,
+                        unsigned flags)
+{
+	bool huge = (flags & BUFPOOL_HUGEPAGES) != 0;
+	uintptr_t begin = bp_past_guard(end, region_alignment(size, flags));
+
+	r->pub.base = (void *) begin;
+	r->pub.len = n * size;
+	r->before = begin - bp_past_guard(end, 1);
+	r->mapped = round_up(r->pub.len, huge ? HUGE_PAGE : bp_page_size());
+	return begin + r->mapped;
+}
+
+/* After what was mapped at its place has gone; false if there is no address space. */
+static bool reserve_anew(struct region *r)
+{
+	char *base = r->pub.base;
+	size_t guard = bp_page_size();
+
+	if (bp_claim(base, r->mapped, false))
+		return true;
+	/* What another thread has mapped there stays; not what was around it. */
+	bp_unmap(base - r->before, r->before);
+	bp_unmap(base + r->mapped, guard);
+	r->pub.base = bp_reserve(r->mapped, HUGE_PAGE);
+	r->before = guard;
+	if (r->pub.base == NULL)
+		r->mapped = 0;
+	return r->pub.base != NULL;
+}
+
+bool bp_region_take_huge(struct region *r)
+{
+	bp_unmap(r->pub.base, r->mapped);
+	r->keep = bp_claim(r->pub.base, r->mapped, true);
+	return r->keep || reserve_anew(r);
+}
+
+static int try_fill(struct region *r, const struct places *places,
+                    unsigned place, unsigned flags)
 {
 	int error = ENOMEM;
 
 	r->pub.numa_node = NODE_ASK;
-	r->pub.base = pages == PAGES_HUGETLB ? bp_reserve_huge(r->mapped)
-	                                     : bp_reserve(r->mapped, alignment);
-	if (r->pub.base == NULL)
-		return ENOMEM;
-	if (make_usable(r, pages) && advise(r, flags))
+	if ((r->keep || make_usable(r, flags)) && advise(r, flags))
 		error = fill(r, places, place);
 	if (error == 0 && (flags & BUFPOOL_LOCKED) != 0 &&
 	    mlock(r->pub.base, r->mapped) != 0)
 		error = errno == EPERM ? EPERM : ENOMEM;
-	if (error != 0) {
-		bp_release(r->pub.base, r->mapped);
-		r->pub.base = NULL;
-		return error;
+	return error;
+}
+
+int bp_region_fill(struct region *r, const struct places *places,
+                   unsigned place, unsigned flags)
+{
+	int error = try_fill(r, places, place, flags);
+
+	/* Reserved ones may not be had at that node, say. */
+	if (error != 0 && r->keep) {
+		bp_unmap(r->pub.base, r->mapped);
+		r->keep = false;
+		if (!reserve_anew(r) || !bp_has_room(r->mapped))
+			return ENOMEM;
+		error = try_fill(r, places, place, flags);
 	}
+	if (error != 0)
+		return error;
 	/* Objects of the program's that lie in buffers may own others. */
 	track_root(r->pub.base, r->mapped);
-	r->keep = pages == PAGES_HUGETLB;
-	if (pages == PAGES_HUGETLB ||
-	    (pages == PAGES_TRANSPARENT && is_huge(r->pub.base, r->mapped)))
+	r->filled = true;
+	if (r->keep || ((flags & BUFPOOL_HUGEPAGES) != 0 &&
+	                is_huge(r->pub.base, r->mapped)))
 		r->pub.page_size = HUGE_PAGE;
 	else
 		r->pub.page_size = bp_page_size();
 	return 0;
 }
 
-int bp_region_create(struct region *r, size_t len, size_t alignment,
-                     const struct places *places, unsigned place,
-                     unsigned flags)
-{
-	if (len > PTRDIFF_MAX)
-		return ENOMEM;
-	r->pub.len = len;
-	if ((flags & BUFPOOL_HUGEPAGES) != 0) {
-		r->mapped = round_up(len, HUGE_PAGE);
-		if (try_pages(r, HUGE_PAGE, PAGES_HUGETLB, places, place,
-		              flags) == 0)
-			return 0;
-		return try_pages(r, HUGE_PAGE, PAGES_TRANSPARENT, places, place,
-		                 flags);
-	}
-	r->mapped = round_up(len, bp_page_size());
-	return try_pages(r, alignment, PAGES_SMALL, places, place, flags);
-}
-
 void bp_region_destroy(struct region *r)
 {
 	if (r->mapped == 0)
 		return;
-	track_unroot(r->pub.base, r->mapped);
-	bp_release(r->pub.base, r->mapped);
+	if (r->filled)
+		track_unroot(r->pub.base, r->mapped);
+	bp_release(r->pub.base, r->before, r->mapped);
 }
 
 bool bp_region_renew(struct region *r, unsigned flags)
@@ -230,7 +214,7 @@ bool bp_region_renew(struct region *r, unsigned flags)
 bool bp_region_drop(struct region *r, void *base, size_t len)
 {
 	ck_pr_store_uint(&r->trimmed, 1); /* nobody orders anything by it */
-	return madvise(base, len, MADV_DONTNEED) == 0;
+	return bp_drop(base, len);
 }
 
 void bp_region_refill(void *base, size_t len)

@@ -15,7 +15,10 @@ struct region {
 	   known for sure, else NODE_ASK. */
 	bufpool_region_t pub;
 	size_t mapped;    /* bytes, with what rounds len up to pages */
-	bool keep;        /* its pages might not be had again */
+	size_t before;    /* bytes of address space before base that are its own,
+	                     as is the guard behind it */
+	bool keep;        /* on reserved huge pages: they might not be had again */
+	bool filled;      /* its memory is there */
 	bool attached;    /* region_attach has seen it, region_detach has not */
 	unsigned trimmed; /* it has had pages taken away; those that come back
 	                     may lie elsewhere, and are not huge */
@@ -27,16 +30,38 @@ static inline size_t class_alignment(size_t size)
 	return min_size(size & -size, HUGE_PAGE);
 }
 
+static inline size_t region_alignment(size_t size, unsigned flags)
+{
+	return (flags & BUFPOOL_HUGEPAGES) != 0 ? HUGE_PAGE
+	                                        : class_alignment(size);
+}
+
 #define NODE_ASK (-2) /* look where the pages are */
 
 /*
- * Map, place and populate len bytes that are aligned to a power of two; the
- * rest of pub but base and page_size is the caller's.  Returns 0, or the errno
- * that create fails with, and then there is no region.
+ * A region comes to be in three steps, so that a pool knows of all of its own what
+ * they need before it takes any of that.  Whatever the step, destroy ends it.
+ *
+ * Lay it out, for n buffers, in the pool's address space (map.h), behind what ends
+ * there.  Returns where it ends.  Nothing is mapped.
  */
-int bp_region_create(struct region *r, size_t len, size_t alignment,
-                     const struct places *places, unsigned place,
-                     unsigned flags);
+uintptr_t bp_region_lay(struct region *r, uintptr_t end, size_t n, size_t size,
+                        unsigned flags);
+
+/* Have it on reserved huge pages, if there are enough; BUFPOOL_HUGEPAGES.  False if
+   there is no address space. */
+bool bp_region_take_huge(struct region *r);
+
+/* What of other memory it is going to take. */
+static inline size_t region_needs(const struct region *r)
+{
+	return r->keep ? 0 : r->mapped;
+}
+
+/* Place and populate it; 0, or the errno that create fails with.  The rest of pub
+   is the caller's. */
+int bp_region_fill(struct region *r, const struct places *places,
+                   unsigned place, unsigned flags);
 void bp_region_destroy(struct region *r);
 
 /*

@@ -76,7 +76,7 @@ static void finish(const bufpool_t *pool, bufpool_stats_t *out)
 	out->oversize = ck_pr_load_64(&pool->heap.served[BUFPOOL_CLASSES]);
 	out->misses += out->oversize;
 	out->heap_bytes = ck_pr_load_64(&pool->heap.bytes);
-	out->checked_out += ck_pr_load_64(&pool->heap.out);
+	out->checked_out += heap_out(&pool->heap);
 	out->bytes_checked_out += out->heap_bytes;
 	out->peak_checked_out = ck_pr_load_64(&pool->account.bufs.peak);
 	out->peak_bytes_checked_out = ck_pr_load_64(&pool->account.bytes.peak);

@@ -26,6 +26,7 @@ static void *intruder;                 /* a page of its own */
 static bool membarrier_refused, futex_refused;
 static void (*at_membarrier)(void); /* called before it */
 static atomic_long futex_waits, futex_wakes; /* calls */
+static long memory_calls; /* of mmap(), munmap(), madvise() */
 static long live;     /* allocations not freed, and */
 static size_t mapped; /* bytes not unmapped; meaningful with one thread */
 
@@ -87,6 +88,7 @@ void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off)
 	bool no = refused() || (intrude && (flags & MAP_HUGETLB));
 	void *p = MAP_FAILED;
 
+	memory_calls++;
 	if (!no)
 		p = __real_mmap(at, n, prot, flags, fd, off);
 	else if (intrude)
@@ -119,6 +121,7 @@ take_place(void *at, size_t n, int flags)
 int __wrap_munmap(void *at, size_t n);
 int __wrap_munmap(void *at, size_t n)
 {
+	memory_calls++;
 	mapped -= n;
 	return __real_munmap(at, n);
 }
@@ -130,6 +133,7 @@ int __real_madvise(void *at, size_t n, int advice);
 int __wrap_madvise(void *at, size_t n, int advice);
 int __wrap_madvise(void *at, size_t n, int advice)
 {
+	memory_calls++;
 	if (stop_in_trim && advice == MADV_DONTNEED) {
 		meet(stop_in_trim);
 		meet(stop_in_trim);
@@ -292,21 +296,24 @@ START_TEST(create_at_each_allocation)
 	long n = 0;
 
 	/* must(), not ck_assert(), which allocates. */
-	for (;; n++) {
+	for (bool met = true; met; n++) {
 		struct usage before = usage();
 
 		errno = 0;
 		allocations = n;
 		pool = bufpool_create(&cfg);
+		met = allocations < 0;
 		allocations = -1;
-		if (pool != NULL)
-			break;
+		if (pool != NULL) { /* it could do without */
+			destroy_whole(pool);
+			bufpool_thread_flush(NULL);
+			continue;
+		}
 		must(errno == ENOMEM);
 		must(same(before, usage()));
 	}
 	/* The pool itself, and the memory of each class. */
 	ck_assert_int_ge(n, 1 + BUFPOOL_CLASSES);
-	destroy_whole(pool);
 }
 END_TEST
 
@@ -689,21 +696,52 @@ END_TEST
 START_TEST(heap_at_each_allocation)
 {
 	static bufpool_buf_t *bufs[200];
+	size_t size = classes[_i].size;
 	bufpool_t *pool = make_pool(empty_config());
 	size_t got;
 
 	for (long n = 0; n < 210; n++) {
 		allocations = n;
 		errno = 0;
-		got = bufpool_checkout_bulk(pool, 5000, bufs, 200);
+		got = bufpool_checkout_bulk(pool, size - 1, bufs, 200);
 		allocations = -1;
 		ck_assert_int_eq(errno, got < 200 ? ENOMEM : 0);
-		ck_assert_uint_eq(stats_of(pool).heap_bytes, got * 65536);
+		ck_assert_uint_eq(stats_of(pool).heap_bytes, got * size);
 		ck_assert_uint_eq(stats_of(pool).checked_out, got);
 		bufpool_return_bulk(bufs, got);
 		must_be_whole(pool);
 	}
 	ck_assert_uint_eq(got, 200);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* Taken and given by turns, alone or beside others; and memory that cannot be given
+   to the system stays in use. */
+START_TEST(heap_by_turns)
+{
+	static bufpool_buf_t *bufs[1000];
+	bufpool_t *pool = make_pool(empty_config());
+
+	for (size_t held = 0; held <= 1000; held += 500) {
+		must(bufpool_checkout_bulk(pool, 1, bufs, held) == held);
+		for (int i = 0; i < 3; i++) { /* so many at a time */
+			bufpool_buf_t *some[16];
+
+			if (i == 1)
+				memory_calls = 0;
+			must(bufpool_checkout_bulk(pool, 1, some, 16) == 16);
+			for (size_t j = 0; j < 16; j++)
+				must(is_zero(some[j]));
+			fill(some[15], 1);
+			bufpool_return_bulk(some, 16);
+		}
+		ck_assert_int_eq(memory_calls, 0);
+		madvise_error = held == 500 ? EINVAL : 0;
+		bufpool_return_bulk(bufs, held);
+		madvise_error = 0;
+	}
+	must_be_whole(pool);
 	bufpool_destroy(pool);
 }
 END_TEST
@@ -1154,7 +1192,8 @@ int main(void)
 	tcase_add_loop_test(tc, child_without_a_region, 0, 2);
 	tcase_add_test(tc, create_cannot_populate);
 	tcase_add_test(tc, no_memory_for_a_cache);
-	tcase_add_test(tc, heap_at_each_allocation);
+	tcase_add_loop_test(tc, heap_at_each_allocation, 0, 2);
+	tcase_add_test(tc, heap_by_turns);
 	tc = add_case(suite, "trim", 10);
 	tcase_add_test(tc, trim_is_refused);
 	tcase_add_test(tc, trim_wakes_waiters);

@@ -176,6 +176,57 @@ START_TEST(heap_buffers_lie_in_none)
 }
 END_TEST
 
+static size_t resident(void)
+{
+	return (size_t) number_in("/proc/self/status", "VmRSS:") * 1024;
+}
+
+/* What so many bytes of the heap's buffers may take; how many there are is known to
+   the page, what is in use beside to some. */
+static void must_take(size_t before, size_t bytes)
+{
+	ck_assert_uint_le(resident(), before + bytes + bytes * 15 / 100 + 500000);
+}
+
+/* 20 MB of each class, and of what is larger. */
+START_TEST(heap_takes_what_it_gives)
+{
+	size_t size = _i < BUFPOOL_CLASSES ? classes[_i].size
+	                                   : BUFPOOL_MAX_CLASS_SIZE + 12345;
+	size_t n = 20000000 / size, before;
+	uint64_t seed = 88172645463325252;
+	bufpool_buf_t **bufs;
+	bufpool_t *pool;
+
+	if (keeps_books())
+		return;
+	bufs = malloc(n * sizeof(bufs[0]));
+	must(bufs);
+	memset(bufs, 1, n * sizeof(bufs[0])); /* so that it is there */
+	pool = make_pool(empty_config());
+	bufpool_return(bufpool_checkout(pool, size));
+	before = resident();
+	must(bufpool_checkout_bulk(pool, size, bufs, n) == n);
+	for (size_t i = 0; i < n; i++)
+		fill(bufs[i], 0x55);
+	must_take(before, n * size);
+	/* Where malloc is not asked, whatever comes home first makes room. */
+	while (_i == BUFPOOL_CLASS_4K && n > 0) {
+		for (size_t to = n > 100 ? n / 4 : 0; n > to; n--) {
+			size_t which = draw(&seed) % n;
+
+			bufpool_return(bufs[which]);
+			bufs[which] = bufs[n - 1];
+		}
+		/* Descriptors stay. */
+		must_take(before, n * size + 20000000 / size * 64);
+	}
+	bufpool_return_bulk(bufs, n);
+	destroy_whole(pool);
+	free(bufs);
+}
+END_TEST
+
 static bufpool_buf_t *returned(void)
 {
 	bufpool_buf_t *buf = bufpool_checkout(bufpool_create(NULL), 100);
@@ -246,7 +297,97 @@ START_TEST(dead_handles_are_loud)
 }
 END_TEST
 
+static size_t mappings(void)
+{
+	FILE *file = fopen("/proc/self/maps", "r");
+	size_t n = 0;
+	int c;
+
+	must(file);
+	while ((c = getc(file)) != EOF)
+		n += c == '\n';
+	fclose(file);
+	return n;
+}
+
+static bool is_guard(const void *at)
+{
+	struct mapping m = mapping_at(at);
+
+	return m.start != 0 && !has_flag(&m, "rd") && !has_flag(&m, "wr");
+}
+
+/* As many as the header says; pools that are made one after the other have one or
+   two more in all, for what they keep on the side. */
+START_TEST(few_mappings)
+{
+	static const unsigned flags[] = { 0, BUFPOOL_DONTDUMP,
+		                          BUFPOOL_DONTFORK, BUFPOOL_HUGEPAGES };
+	bufpool_config_t config = with_flags(even_config(2), flags[_i]);
+	bufpool_t *pools[20];
+	bufpool_region_t r[REGIONS];
+	size_t before, most = ARRAY_SIZE(pools) * (2 * BUFPOOL_CLASSES + 3) + 5;
+
+	if (keeps_books())
+		return;
+	bufpool_destroy(make_pool(config));
+	before = mappings();
+	for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
+		pools[i] = make_pool(config);
+	ck_assert_uint_le(mappings() - before, most);
+	for (size_t i = 0; i < ARRAY_SIZE(pools); i++) {
+		size_t n = regions_of(pools[i], r);
+
+		while (n-- > 0) {
+			ck_assert(is_guard((char *) r[n].base - 1));
+			ck_assert(is_guard((char *) r[n].base +
+			                   mapping_at(r[n].base).end -
+			                   mapping_at(r[n].base).start));
+		}
+		bufpool_destroy(pools[i]);
+	}
+	ck_assert_uint_eq(mappings(), before);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ attach */
+
+/* Both hooks may use the region as any memory: before it is idle, and after. */
+static void scribble(const bufpool_region_t *r)
+{
+	unsigned char *bytes = r->base;
+
+	must(all_bytes(bytes, r->len, 0));
+	memset(bytes, 0x77, r->len);
+	must(all_bytes(bytes, r->len, 0x77));
+	memset(bytes, 0, r->len);
+}
+
+static void *scribble_first(void *arg, const bufpool_region_t *r)
+{
+	scribble(r);
+	return arg;
+}
+
+static void scribble_last(void *arg, const bufpool_region_t *r, void *cookie)
+{
+	must(cookie == arg);
+	scribble(r);
+}
+
+START_TEST(hooks_may_touch)
+{
+	bufpool_config_t config = even_config(3);
+	bufpool_t *pool;
+
+	config.region_attach = scribble_first;
+	config.region_detach = scribble_last;
+	config.region_arg = &config;
+	pool = make_pool(config);
+	must_work(pool);
+	bufpool_destroy(pool);
+}
+END_TEST
 
 /* What a device would know. */
 static struct {
@@ -512,6 +653,37 @@ static void without_huge_pages(void *config)
 	must_work(pool);
 	bufpool_destroy(pool);
 }
+
+/* The system populates then as soon as it may, and does not ask twice for what. */
+static void huge_pages_when_all_is_locked(void *arg)
+{
+	bufpool_config_t *config = arg;
+	bufpool_region_t r[REGIONS];
+	bufpool_t *pool = make_pool(*config);
+	size_t n = regions_of(pool, r);
+	bool huge[REGIONS];
+
+	for (size_t i = 0; i < n; i++)
+		huge[i] = r[i].page_size == HUGE_PAGE;
+	bufpool_destroy(pool);
+	if (mlockall(MCL_FUTURE) != 0)
+		return; /* not root */
+	pool = make_pool(*config);
+	honest_pages(pool, true);
+	must(regions_of(pool, r) == n);
+	for (size_t i = 0; i < n; i++)
+		must(!huge[i] || r[i].page_size == HUGE_PAGE);
+	bufpool_destroy(pool);
+}
+
+START_TEST(huge_pages_and_mlockall)
+{
+	bufpool_config_t config =
+		with_flags(counts(700, 10, 3, 3), BUFPOOL_HUGEPAGES);
+
+	in_child(huge_pages_when_all_is_locked, &config);
+}
+END_TEST
 
 START_TEST(transparent_huge_pages)
 {
@@ -913,6 +1085,9 @@ static Suite *region_suite(void)
 	tcase_add_loop_test(tc, classes_are_aligned, 0, BUFPOOL_CLASSES);
 	tcase_add_test(tc, buffers_lie_in_regions);
 	tcase_add_test(tc, heap_buffers_lie_in_none);
+	tcase_add_loop_test(tc, few_mappings, 0, 4);
+	tcase_add_loop_test(tc, heap_takes_what_it_gives, 0,
+	                    BUFPOOL_CLASSES + 1);
 	tcase_add_loop_test(tc, dead_handles_are_loud, 0, ARRAY_SIZE(misuses));
 	tcase_add_loop_test(tc, use_causes_no_fault, 0,
 	                    ARRAY_SIZE(fault_flags));
@@ -921,11 +1096,13 @@ static Suite *region_suite(void)
 	tcase_add_loop_test(tc, attached_once, 0, 3);
 	tcase_add_test(tc, attach_fails);
 	tcase_add_test(tc, either_hook_alone);
+	tcase_add_test(tc, hooks_may_touch);
 	tcase_add_test(tc, detached_with_the_last_buffer);
 	tcase_add_test(tc, a_child_has_no_device);
 
 	tc = add_case(suite, "flags", 10);
 	tcase_add_test(tc, transparent_huge_pages);
+	tcase_add_test(tc, huge_pages_and_mlockall);
 	tcase_add_test(tc, locked_memory);
 	tcase_add_test(tc, lock_limit);
 	tcase_add_test(tc, flags_of_mappings);

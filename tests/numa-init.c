@@ -96,6 +96,10 @@ int main(int argc, char **argv)
 
 	if (argc < 2)
 		finish("FAILED: no command");
+	/* For nobody else: where there are cpusets, hwloc leaves out the nodes
+	   that have no memory. */
+	if (strcmp(argv[1], "/check_room") == 0)
+		mount_at("cgroup2", "/sys/fs/cgroup");
 	status = run(argv + 1);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		finish("FAILED: the tests");

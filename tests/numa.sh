@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# numa.sh - check_numa in virtual machines that have several NUMA nodes
+# numa.sh - check_numa in virtual machines that have several NUMA nodes, and
+# check_room in one that has cgroups of version 2
 #
 # Runs in the folder that was built in.  Needs qemu-system-x86_64 and cpio, no
 # KVM and no root.  The kernel is Debian's for clouds, fetched once into
-# numa-cache/; the rest of a machine is an initramfs of numa-init, check_numa
-# and the libraries they are linked with.
+# numa-cache/; the rest of a machine is an initramfs of numa-init, check_numa,
+# check_room and the libraries they are linked with.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -90,6 +91,11 @@ machine_full()
 	node 1 128M ,cpus=1
 }
 
+machine_cgroup2()
+{
+	echo "-m 512M"
+}
+
 # -------------------------------------------------------------- what they run
 
 fetch_kernel()
@@ -116,9 +122,9 @@ make_initramfs()
 {
 	rm -rf "$cache/root"
 	mkdir -p "$cache/root"
-	cp tests/check_numa "$cache/root"
+	cp tests/check_numa tests/check_room "$cache/root"
 	cp tests/numa-init "$cache/root/init"
-	for lib in $(ldd tests/check_numa tests/numa-init |
+	for lib in $(ldd tests/check_numa tests/check_room tests/numa-init |
 		sed -n 's/^[^/]*\(\/[^ ]*\) (.*/\1/p' | sort -u); do
 		mkdir -p "$cache/root/${lib%/*}"
 		cp -L "$lib" "$cache/root$lib"
@@ -135,14 +141,18 @@ make_initramfs()
 boot()
 {
 	extra=
-	[ "$1" != gap ] || extra=' disable_cpu_apicid=1'
+	program="/check_numa $1"
+	case $1 in
+	gap) extra=' disable_cpu_apicid=1' ;;
+	cgroup2) program=/check_room ;;
+	esac
 	# shellcheck disable=SC2046 # words
 	timeout $limit qemu-system-x86_64 -machine q35 \
 		-accel tcg,thread=single -cpu max,-erms -nodefaults \
 		-display none -nic none -no-reboot -serial stdio \
 		$(machine_"$1") \
 		-kernel "$cache/kernel" -initrd "$cache/initramfs" -append \
-		"console=ttyS0 quiet panic=-1 numa_balancing=disable no_timer_check$extra -- /check_numa $1" \
+		"console=ttyS0 quiet panic=-1 numa_balancing=disable no_timer_check$extra -- $program" \
 		</dev/null 2>&1 | tr -d '\r' >"$2" || :
 }
 
@@ -169,7 +179,7 @@ command -v cpio >/dev/null || skip "there is no cpio"
 mkdir -p "$cache"
 [ -e "$cache/kernel" ] || fetch_kernel
 make_initramfs
-machines=${*:-four gap hmat full}
+machines=${*:-four gap hmat full cgroup2}
 for name in $machines; do
 	run "$name" "$cache/$name.log" &
 done

@@ -26,8 +26,9 @@ case ${CFLAGS:-} in *-fsanitize*) skip 'the library has one itself' ;; esac
 [ -e "$so" ] || skip 'no shared library'
 
 cat >"$tmp/race.c" <<'END'
-/* Two threads take, write and return.  With the word "late", one writes into the
-   only buffer after it has returned it, and the other then takes it. */
+/* Two threads take, write and return; none is pooled if HEAP is set.  With the word
+   "late", one writes into the only buffer after it has returned it, and the other
+   then takes it. */
 #include <bufpool.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -91,7 +92,7 @@ int main(int argc, char **argv)
 	pthread_t t[2];
 	char id[2] = { 1, 2 };
 
-	config.count[BUFPOOL_CLASS_4K] = argc > 3 ? 1 : 2;
+	config.count[BUFPOOL_CLASS_4K] = getenv("HEAP") ? 0 : argc > 3 ? 1 : 2;
 	config.cache[BUFPOOL_CLASS_4K] = (size_t) atoi(argv[1]);
 	config.wipe = (enum bufpool_wipe) atoi(argv[2]);
 	pool = bufpool_create(&config);
@@ -185,6 +186,7 @@ if compile thread race && "$tmp/race" 4 0 >"$tmp/log" 2>&1 ||
 			quiet "$tmp/race" $cache $wipe
 		done
 	done
+	quiet env HEAP=1 "$tmp/race" 0 2
 	loud 'data race' "$tmp/race" 1 2 late
 	done=1
 fi
