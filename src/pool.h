@@ -14,6 +14,7 @@
  *     place cpu          NUMA: which nodes, by hwloc; where a thread is
  *     region             where the payloads lie
  *     heap               what stands in for them
+ *     roster             the caches of a pool, by number
  *     demand             scarcity, and who sleeps for it
  *     pool               all of these together
  *     registry           all pools
@@ -35,15 +36,24 @@
 #include "depot.h"
 #include "heap.h"
 
-struct cache;
 struct region;
 
-/* Statistics that threads without a cache share; by atomic adds. */
+/* Statistics of threads without a cache, by atomic adds; and of those that are
+   gone. */
 struct shared_counts {
+	uint64_t cache_hits;
 	uint64_t depot_hits;
 	uint64_t stolen;
 	uint64_t remote_hits;
-	uint64_t returns;
+	uint64_t returns; /* less cache_hits */
+};
+
+/* Of those that are gone; see bp_cache_fold(). */
+struct sums {
+	unsigned busy;    /* somebody is at it */
+	unsigned version; /* odd: leaving is in, though it is counted still */
+	struct cache *leaving;
+	struct shared_counts counts[2][BUFPOOL_CLASSES];
 };
 
 struct bufpool {
@@ -70,10 +80,10 @@ struct bufpool {
 	size_t meta_len; /* of the mapping this lies in */
 	struct demand *demand;
 	struct bufpool **registered; /* see registry.h */
+	unsigned slot;               /* which one that is */
 
 	/* Written when a thread first comes. */
-	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
-	unsigned next_shard;
+	unsigned next_shard __attribute__((aligned(CK_MD_CACHELINE)));
 	unsigned closing;
 
 	/* Written past the caches, and seldom there. */
@@ -84,6 +94,7 @@ struct bufpool {
 	   return that follows takes off its buffer. */
 	uint64_t left __attribute__((aligned(CK_MD_CACHELINE)));
 	struct shared_counts counts[BUFPOOL_CLASSES];
+	struct sums sums;
 	struct heap heap;
 
 	struct depot depot[]; /* places times BUFPOOL_CLASSES */
