@@ -321,7 +321,10 @@ void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n);
  * Send home what the calling thread has cached of a pool; NULL: of all pools, and
  * free what it keeps of those that are destroyed.  (When it first uses another pool
  * it does the latter, too, if they are many.)  A thread that exits does all of it
- * by itself.
+ * by itself; but where the process had made 32 keys (pthread_key_create(3)) before
+ * the library was loaded, the next thread that first uses a pool does it instead,
+ * and other threads take what they need from the cache until then, as from those
+ * that sleep.
  */
 void bufpool_thread_flush(bufpool_t *pool);
 

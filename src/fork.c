@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 
+#include "estate.h"
 #include "life.h"
 #include "region.h"
 #include "registry.h"
@@ -126,6 +127,7 @@ bool bp_fork_enter(bufpool_t *pool)
 
 static void in_child(void)
 {
+	bp_estate_remake();
 	bp_registry_unlock();
 	bp_registry_each(remake);
 }

@@ -20,7 +20,8 @@
  *     registry           all pools
  *     cache              what one thread caches of one pool: spill, gather
  *     life               how a pool ends
- *     thread             which caches a thread has; its exit
+ *     estate             what a thread has, and its end
+ *     thread             which caches that are
  *     give take          a buffer back, and out of all that
  *     checkout           the calls that have fast paths; generated
  *     fork               pools in a child process

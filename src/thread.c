@@ -2,9 +2,9 @@
 #include "thread.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
+#include "estate.h"
 #include "life.h"
 #include "registry.h"
 
@@ -27,15 +27,6 @@ __thread struct bp_fast *bp_thread_fast = &nobody.fast;
 #define bp_thread_fast bp_thread_tracked
 #endif
 
-/* What else a thread knows. */
-static __thread struct {
-	struct cache **table; /* its caches, by their pools' slots */
-	unsigned slots;       /* of the table */
-	unsigned caches;      /* in it */
-	uint64_t dead;        /* pools, when their caches were last left */
-	bool exited;          /* past its cleanup: caches no more */
-} self;
-
 /* The thread has no more use for a cache; its statistics stay. */
 static void leave(struct cache *c)
 {
@@ -55,15 +46,15 @@ static void leave(struct cache *c)
  * have the thread use other pools, so that the table changes: each is taken out
  * first, and nothing is kept from one to the next.
  */
-static void leave_caches(bool all)
+static void leave_caches(struct estate *e, bool all)
 {
-	for (unsigned i = 0; i < self.slots; i++) {
-		struct cache *c = self.table[i];
+	for (unsigned i = 0; i < e->slots; i++) {
+		struct cache *c = e->table[i];
 
 		if (c == NULL || (!all && !ck_pr_load_uint(&c->dead)))
 			continue;
-		self.table[i] = NULL;
-		self.caches--;
+		e->table[i] = NULL;
+		e->caches--;
 		leave(c);
 	}
 }
@@ -72,17 +63,24 @@ static void leave_caches(bool all)
 
 /* Look for dead ones, but not more often than that each costs two looks at a cache,
    and one at a page of the table. */
-static void tidy(void)
+static void tidy(struct estate *e)
 {
 	uint64_t dead = bp_registry_dead();
 
-	if (dead - self.dead < self.caches / 2 + self.slots / SLOTS_LEAST)
+	if (dead - e->dead < e->caches / 2 + e->slots / SLOTS_LEAST)
 		return;
-	self.dead = dead;
-	leave_caches(false);
+	e->dead = dead;
+	leave_caches(e, false);
 }
 
-static bool table_grow(unsigned slot)
+static void table_unmap(struct estate *e)
+{
+	if (e->slots > 0)
+		bp_unmap(e->table, e->slots * sizeof(e->table[0]));
+	e->slots = 0;
+}
+
+static bool table_grow(struct estate *e, unsigned slot)
 {
 	unsigned slots = SLOTS_LEAST;
 	struct cache **table;
@@ -92,58 +90,35 @@ static bool table_grow(unsigned slot)
 	table = bp_map(slots * sizeof(*table));
 	if (table == NULL)
 		return false;
-	if (self.slots > 0) {
-		memcpy(table, self.table, self.slots * sizeof(*table));
-		bp_unmap(self.table, self.slots * sizeof(*table));
-	}
-	self.table = table;
-	self.slots = slots;
+	if (e->slots > 0)
+		memcpy(table, e->table, e->slots * sizeof(*table));
+	table_unmap(e);
+	e->table = table;
+	e->slots = slots;
 	return true;
 }
 
 /* In place of one of a pool that had the slot before. */
-static bool table_put(unsigned slot, struct cache *c)
+static bool table_put(struct estate *e, unsigned slot, struct cache *c)
 {
 	struct cache *old;
 
-	if (slot >= self.slots && !table_grow(slot))
+	if (slot >= e->slots && !table_grow(e, slot))
 		return false;
-	old = self.table[slot];
-	self.table[slot] = c;
+	old = e->table[slot];
+	e->table[slot] = c;
 	if (old != NULL)
 		leave(old);
 	else
-		self.caches++;
+		e->caches++;
 	return true;
 }
 
-/* ---------------------------------------------------------------- the exit */
-
-static pthread_key_t key;
-static bool have_key;
-
-/*
- * The thread exits.  Destructors of others may run after this one and return
- * buffers; as no destructor of ours is sure to follow them, the thread goes
- * without caches from here on.
- */
-static void thread_exit(void *arg)
+/* The thread has ended. */
+static void settle_estate(struct estate *e)
 {
-	int saved = errno;
-
-	(void) arg;
-	self.exited = true;
-	leave_caches(true);
-	if (self.slots > 0)
-		bp_unmap(self.table, self.slots * sizeof(struct cache *));
-	self.slots = 0;
-	errno = saved;
-}
-
-/* When the library is loaded: a pthread_once() could be stopped inside. */
-__attribute__((constructor)) static void key_init(void)
-{
-	have_key = pthread_key_create(&key, thread_exit) == 0;
+	leave_caches(e, true);
+	table_unmap(e);
 }
 
 /* ------------------------------------------------------------------- caches */
@@ -151,24 +126,28 @@ __attribute__((constructor)) static void key_init(void)
 struct cache *bp_thread_cache(const bufpool_t *pool)
 {
 	struct cache *c = (struct cache *) bp_thread_fast;
+	const struct estate *e = bp_estate;
 
 	if (c->pool_id == pool->id)
 		return c;
-	c = pool->slot < self.slots ? self.table[pool->slot] : NULL;
+	c = e != NULL && pool->slot < e->slots ? e->table[pool->slot] : NULL;
 	return c != NULL && c->pool_id == pool->id ? c : NULL;
 }
 
 static struct cache *enrol(bufpool_t *pool, uint32_t cpu)
 {
-	struct cache *c;
 	int saved = errno;
+	struct estate *e;
+	struct cache *c;
 
-	if (!have_key || self.exited || ck_pr_load_uint(&pool->closing) ||
-	    pthread_setspecific(key, &self) != 0)
+	if (ck_pr_load_uint(&pool->closing))
 		return NULL;
-	tidy();
+	e = bp_estate_make(settle_estate);
+	if (e == NULL)
+		return NULL;
+	tidy(e);
 	c = bp_cache_enter(pool, cpu);
-	if (c != NULL && !table_put(pool->slot, c))
+	if (c != NULL && !table_put(e, pool->slot, c))
 		leave(c);
 	errno = saved;
 	/* What was called by that may have had this thread use the pool, or
@@ -210,6 +189,7 @@ static bool flush_one(struct cache *c)
 
 void bp_thread_flush(const bufpool_t *pool)
 {
+	struct estate *e = bp_estate;
 	struct cache *c;
 
 	if (pool != NULL) {
@@ -218,9 +198,11 @@ void bp_thread_flush(const bufpool_t *pool)
 			flush_one(c);
 		return;
 	}
-	leave_caches(false);
-	for (unsigned i = 0; i < self.slots; i++)
+	if (e == NULL)
+		return;
+	leave_caches(e, false);
+	for (unsigned i = 0; i < e->slots; i++)
 		/* That may have used some that were flushed: from the start. */
-		if (self.table[i] != NULL && flush_one(self.table[i]))
+		if (e->table[i] != NULL && flush_one(e->table[i]))
 			i = -1u;
 }
