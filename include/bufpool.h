@@ -253,6 +253,12 @@ const char *bufpool_class_name(int size_class);
  * (vm.max_map_count), so some 5900 pools.  Other than ANY, numa_node has hwloc load
  * the machine's topology, about a millisecond; <bufpool/hwloc.h> takes yours.
  *
+ * Beside the buffers a pool takes some KiB, and about 70 bytes for each buffer.  A
+ * thread takes 4 KiB with its first use of any pool, and 4 KiB (with the default
+ * classes) with that of each.  These the thread keeps until its end, also when the
+ * pool is gone, see bufpool_thread_flush(); then the pool has them for the next
+ * thread that comes.
+ *
  * EINVAL  size is not what BUFPOOL_CONFIG_INIT set (so an all-zero config is
  *         refused), a field unknown here that is not zero, unknown flags, an
  *         enum value out of range, a count above BUFPOOL_MAX_COUNT; under
@@ -351,8 +357,13 @@ void bufpool_return(bufpool_buf_t *buf);
 void bufpool_return_bulk(bufpool_buf_t **bufs, size_t n);
 
 /*
- * Send home what the calling thread has cached of a pool; NULL: of all pools.
- * A thread that exits does it by itself.
+ * Send home what the calling thread has cached of a pool; NULL: of all pools, and
+ * free what it keeps of those that are destroyed.  (When it first uses another pool
+ * it does the latter, too, if they are many.)  A thread that exits does all of it
+ * by itself; but where the process had made 32 keys (pthread_key_create(3)) before
+ * the library was loaded, the next thread that first uses a pool does it instead,
+ * and other threads take what they need from the cache until then, as from those
+ * that sleep.
  */
 void bufpool_thread_flush(bufpool_t *pool);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "registry.h"
 
 /* ----------------------------------------------------------- beginning, end */
 
@@ -54,56 +55,80 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 		cache_revoke(c);
 }
 
-static void cache_init(const bufpool_t *pool, struct cache *c)
+static void cache_init(const bufpool_t *pool, struct cache *c,
+                       struct seat seat)
 {
 	memset(c, 0, sizeof(*c));
+	c->seat = seat;
 	c->pool_id = pool->id;
 	c->demand = pool->demand;
 	c->refs = 2;
-	c->owned = 1;
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		bp_magazine_init(&c->fast.magazine[k], pool->depth[k]);
 }
 
 void bp_cache_reset(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 {
-	cache_init(pool, c);
+	struct seat seat = bp_roster_take(&pool->demand->roster);
+
+	cache_init(pool, c, seat);
+	*seat_cache(seat) = c;
 	cache_show(pool, c, cpu);
 }
 
-struct cache *bp_cache_new(bufpool_t *pool, uint32_t cpu)
+/*
+ * Staggered by lines: else the same field of each lay in the same set of the CPU's
+ * cache, which has a page to a way, and a walk over many would miss each time.
+ */
+#define CACHE_LEN round_up(sizeof(struct cache), PAGE)
+#define CACHE_STAGGERS ((CACHE_LEN - sizeof(struct cache)) / CK_MD_CACHELINE + 1)
+
+static struct cache *cache_map(struct seat seat)
 {
-	struct cache *c = bp_map(sizeof(*c)), *first;
+	char *page = bp_map(CACHE_LEN);
+
+	if (page == NULL)
+		return NULL;
+	page += seat.n % CACHE_STAGGERS * CK_MD_CACHELINE;
+	return (struct cache *) page;
+}
+
+static void cache_unmap(struct cache *c)
+{
+	bp_unmap((char *) c - (uintptr_t) c % PAGE, CACHE_LEN);
+}
+
+static struct cache *cache_new(bufpool_t *pool, struct seat seat)
+{
+	struct cache *c = cache_map(seat);
 
 	if (c == NULL)
 		return NULL;
-	cache_init(pool, c);
+	cache_init(pool, c, seat);
 	bp_demand_ref(c->demand);
 	c->shard = ck_pr_faa_uint(&pool->next_shard, 1) % DEPOT_SHARDS;
-	first = ck_pr_load_ptr(&pool->caches);
-	do {
-		c->next = first;
-		ck_pr_fence_release();
-	} while (!ck_pr_cas_ptr_value(&pool->caches, first, c, &first));
-	cache_show(pool, c, cpu);
+	ck_pr_fence_release(); /* that before it is seen */
+	ck_pr_store_ptr(seat_cache(seat), c);
 	return c;
 }
 
-struct cache *bp_cache_adopt(bufpool_t *pool, uint32_t cpu)
+struct cache *bp_cache_enter(bufpool_t *pool, uint32_t cpu)
 {
-	struct cache *c = ck_pr_load_ptr(&pool->caches);
+	struct seat seat = bp_roster_take(&pool->demand->roster);
+	struct cache *c;
 
-	for (; c != NULL; c = c->next) {
-		if (ck_pr_load_uint(&c->owned) == 0 &&
-		    ck_pr_cas_uint(&c->owned, 0, 1)) {
-			/* Its last owner's writes before ours. */
-			ck_pr_fence_acquire();
-			ck_pr_inc_uint(&c->refs);
-			cache_show(pool, c, cpu);
-			return c;
-		}
-	}
-	return NULL;
+	if (seat.roster == NULL)
+		return NULL;
+	c = *seat_cache(seat);
+	if (c != NULL)
+		ck_pr_inc_uint(&c->refs);
+	else
+		c = cache_new(pool, seat);
+	if (c != NULL)
+		cache_show(pool, c, cpu);
+	else
+		bp_roster_leave(seat);
+	return c;
 }
 
 void bp_cache_unref(struct cache *c)
@@ -113,7 +138,7 @@ void bp_cache_unref(struct cache *c)
 	if (ck_pr_faa_uint(&c->refs, -1u) == 1) {
 		ck_pr_fence_acquire();
 		bp_demand_unref(c->demand);
-		bp_unmap(c, sizeof(*c));
+		cache_unmap(c);
 	}
 }
 
@@ -122,11 +147,18 @@ uint64_t bp_cache_disown(struct cache *c, bufpool_t **pool)
 	uint64_t owed = 0;
 
 	bp_cache_flush(c, pool, &owed);
-	/* All of our writes, before another thread can adopt it. */
-	ck_pr_fence_release();
-	ck_pr_store_uint(&c->owned, 0);
+	bp_roster_leave(c->seat);
 	bp_cache_unref(c);
 	return owed;
+}
+
+void bp_cache_drop_all(bufpool_t *pool)
+{
+	struct walk walk = walk_caches(pool, SEATS_ALL);
+	struct cache *c;
+
+	while ((c = bp_walk_next(&walk)) != NULL)
+		bp_cache_unref(c);
 }
 
 /* ------------------------------------------------------- the owner's moves */
@@ -222,11 +254,11 @@ void bp_cache_answer(struct cache *c, bufpool_t **pool, uint64_t *owed)
 /* Every cache hears of it; then what was put before can be seen. */
 static bool alarm_all(bufpool_t *pool)
 {
-	struct cache *c = ck_pr_load_ptr(&pool->caches);
+	struct walk walk = walk_caches(pool, SEATS_TAKEN);
+	struct cache *c;
 
-	for (; c != NULL; c = c->next)
-		if (ck_pr_load_uint(&c->owned))
-			ck_pr_store_8(&c->fast.alarm, 1);
+	while ((c = bp_walk_next(&walk)) != NULL)
+		ck_pr_store_8(&c->fast.alarm, 1);
 	return bp_fence_all(pool->fenced);
 }
 
@@ -235,7 +267,7 @@ static bool alarm_all(bufpool_t *pool)
 struct gather {
 	bufpool_t *pool;
 	unsigned place, k;
-	struct cache *next; /* not looked at yet */
+	struct walk walk; /* over those not looked at yet */
 	struct bp_buf *found;
 	uint64_t hits; /* of the caches, in all */
 	bool moving;   /* an owner may have had some in its hands */
@@ -263,15 +295,14 @@ static void see_whether_moving(struct gather *g, const struct cache *c)
 static unsigned find_victims(struct gather *g, struct cache **victim,
                              uint64_t *end)
 {
+	struct cache *c;
 	unsigned n = 0;
 
-	for (; g->next != NULL && n < VICTIMS; g->next = g->next->next) {
-		struct cache *c = g->next;
+	while (n < VICTIMS && (c = bp_walk_next(&g->walk)) != NULL) {
 		struct bp_magazine *m = &c->fast.magazine[g->k];
 
 		g->hits += ck_pr_load_64(&m->hits);
-		if (!ck_pr_load_uint(&c->owned) ||
-		    ck_pr_load_uint(&c->fast.place) != g->place)
+		if (ck_pr_load_uint(&c->fast.place) != g->place)
 			continue;
 		if (bp_magazine_count(m) > 0) {
 			victim[n] = c;
@@ -323,7 +354,7 @@ struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k)
 	move_begin(q, NULL, k);
 	word = bp_demand_declare(w, &first);
 	heard = alarm_all(pool);
-	g.next = ck_pr_load_ptr(&pool->caches);
+	g.walk = walk_caches(pool, SEATS_TAKEN);
 	heard = heard && rob(&g);
 	move_end(q, NULL, k);
 	if (first)
@@ -337,20 +368,90 @@ struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k)
 
 uint64_t bp_cache_revoke_all(bufpool_t *pool)
 {
-	struct cache *caches = ck_pr_load_ptr(&pool->caches);
+	struct walk first = walk_caches(pool, SEATS_ALL), second = first;
+	struct cache *c;
 	bufpool_t *same;
 	uint64_t found = 0;
+	bool heard;
 
-	for (struct cache *c = caches; c != NULL; c = c->next)
+	while ((c = bp_walk_next(&first)) != NULL)
 		cache_revoke(c);
 	/* Every put from here on sees that; those before, we see.  Without
 	   that (membarrier refused since the pool was created) the owners
 	   bring their buffers home themselves: on their next return to the
 	   pool, when they exit or first use another pool. */
-	if (!bp_fence_all(pool->fenced))
+	heard = bp_fence_all(pool->fenced);
+	bp_registry_bury(heard);
+	if (!heard)
 		return 0;
-	for (struct cache *c = caches; c != NULL; c = c->next)
+	while ((c = bp_walk_next(&second)) != NULL)
 		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 			found += take_back(&c->fast.magazine[k], &same);
 	return found;
+}
+
+/* ------------------------------------------------- what gone threads counted */
+
+/* The caller has the seat, and the sums. */
+static void add_up(const struct cache *c, const struct shared_counts *old,
+                   struct shared_counts *sums)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		const struct bp_magazine *m = &c->fast.magazine[k];
+
+		ck_pr_store_64(&sums[k].cache_hits, old[k].cache_hits + m->hits);
+		ck_pr_store_64(&sums[k].depot_hits,
+		               old[k].depot_hits + m->depot_hits);
+		ck_pr_store_64(&sums[k].stolen, old[k].stolen + m->stolen);
+		ck_pr_store_64(&sums[k].remote_hits,
+		               old[k].remote_hits + c->remote_hits[k]);
+		ck_pr_store_64(&sums[k].returns,
+		               old[k].returns + m->offset + m->bottom);
+	}
+}
+
+static void count_anew(struct cache *c)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		struct bp_magazine *m = &c->fast.magazine[k];
+
+		ck_pr_store_64(&m->hits, 0);
+		ck_pr_store_64(&m->depot_hits, 0);
+		ck_pr_store_64(&m->stolen, 0);
+		ck_pr_store_64(&c->remote_hits[k], 0);
+		ck_pr_store_64(&m->offset, -m->bottom);
+	}
+}
+
+static void fold_one(struct sums *sums, struct cache *c)
+{
+	unsigned version = sums->version;
+
+	add_up(c, sums_of(sums, version), sums_of(sums, version + 1));
+	ck_pr_store_ptr(&sums->leaving, c);
+	ck_pr_fence_store(); /* each step before the next */
+	ck_pr_store_uint(&sums->version, version + 1);
+	ck_pr_fence_store();
+	count_anew(c);
+	ck_pr_fence_store();
+	ck_pr_store_uint(&sums->version, version + 2);
+}
+
+void bp_cache_fold(bufpool_t *pool)
+{
+	struct walk walk = walk_caches(pool, SEATS_GONE);
+	struct cache *c;
+
+	if (!ck_pr_cas_uint(&pool->sums.busy, 0, 1))
+		return;
+	ck_pr_fence_acquire();
+	while ((c = bp_walk_next(&walk)) != NULL) {
+		if (!bp_roster_claim(c->seat))
+			continue;
+		fold_one(&pool->sums, c);
+		bp_roster_forget(c->seat);
+		bp_roster_leave(c->seat);
+	}
+	ck_pr_fence_release();
+	ck_pr_store_uint(&pool->sums.busy, 0);
 }

@@ -11,9 +11,9 @@
  * depot.
  *
  * A cache outlives its pool if its thread still knows it, and its thread if
- * the pool still does (another thread adopts it): it is freed when both have
- * let go.  That is why an owner that has put a buffer, which others may have
- * taken home and freed the pool, can still look at its magazine.
+ * the pool still does (another thread takes it over, see roster.h): it is freed
+ * when both have let go.  That is why an owner that has put a buffer, which others
+ * may have taken home and freed the pool, can still look at its magazine.
  *
  * What comes home to a pool that is being destroyed is counted by those calls
  * that say so, and is the caller's to settle (life.h), as its last act.
@@ -32,22 +32,18 @@ struct cache {
 	uint64_t pool_id;      /* no two pools ever share one */
 	struct demand *demand; /* the pool's */
 	unsigned shard;
+	struct seat seat;   /* in the roster */
 	unsigned refs;      /* its pool, and its thread */
-	unsigned owned;     /* has a thread */
 	unsigned dead;      /* its pool is destroyed */
 	unsigned moving;    /* a bit per class: the owner may have idle buffers
 	                       of it in its hands that nobody can see */
-	struct cache *next; /* of the same pool; never changes */
 };
 
 _Static_assert(BUFPOOL_CLASSES <= 32, "a bit for each in an unsigned");
 
-/* For the calling thread, which is on that CPU, empty, and known to the pool; NULL if
-   memory is short. */
-struct cache *bp_cache_new(bufpool_t *pool, uint32_t cpu);
-
-/* One that another thread of the pool has left; NULL if there is none. */
-struct cache *bp_cache_adopt(bufpool_t *pool, uint32_t cpu);
+/* One for the calling thread, which is on that CPU: another's that has left it, or a
+   new one; NULL if memory is short. */
+struct cache *bp_cache_enter(bufpool_t *pool, uint32_t cpu);
 
 /* Its thread has no more use for it: empty it and let go.  How many have to be
    settled with *pool. */
@@ -56,7 +52,7 @@ uint64_t bp_cache_disown(struct cache *c, bufpool_t **pool);
 /* Let go of a cache; the last reference frees it. */
 void bp_cache_unref(struct cache *c);
 
-/* In a child process: empty, and all counters zero. */
+/* In a child process: the pool's only one, empty, and all counters zero. */
 void bp_cache_reset(const bufpool_t *pool, struct cache *c, uint32_t cpu);
 
 /*
@@ -93,6 +89,38 @@ struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k);
 
 /* Take all that is in any cache of a pool, for good: how many. */
 uint64_t bp_cache_revoke_all(bufpool_t *pool);
+
+/* The pool lets go of its caches. */
+void bp_cache_drop_all(bufpool_t *pool);
+
+/*
+ * Add to the pool's sums what threads that are gone have counted: statistics need
+ * not look at their caches again.  Others may read meanwhile, and whoever adds may
+ * be stopped.  So the sums are made anew, then shown by their version, which says
+ * too that the one cache is in; when that counts nothing any more, another version
+ * says so.  A reader for whom it has changed reads again.
+ */
+void bp_cache_fold(bufpool_t *pool);
+
+static inline struct shared_counts *sums_of(struct sums *sums, unsigned version)
+{
+	return sums->counts[(version + 1) / 2 % 2];
+}
+
+static inline struct walk walk_caches(const bufpool_t *pool, enum seats seats)
+{
+	return bp_walk(&pool->demand->roster, seats);
+}
+
+/* What a thread may cache of class k, at a place, is empty and stays so.  (What is
+   not cached is moved one by one.) */
+static inline bool caches_are_empty(const bufpool_t *pool, unsigned place,
+                                    unsigned k)
+{
+	return pool->depth[k] == 0 ||
+	       pool->depot[place * BUFPOOL_CLASSES + k].total == 0 ||
+	       is_trusted(want_of(pool->demand, place, k));
+}
 
 /*
  * Around each move of more than one idle buffer, or of one that is not on its way

@@ -387,7 +387,7 @@ void bufpool_destroy(bufpool_t *pool)
 	if (pool == NULL)
 		return;
 	ck_pr_store_uint(&pool->closing, 1);
-	/* Before the list of caches is read: see cache_new(). */
+	/* Before the caches are looked for: see cache_show(). */
 	ck_pr_fence_memory();
 	found = bp_cache_revoke_all(pool);
 	for (unsigned i = 0; i < pool->places * BUFPOOL_CLASSES; i++)

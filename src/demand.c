@@ -19,6 +19,7 @@ static size_t demand_len(unsigned places)
 void bp_demand_reset(struct demand *q, unsigned refs)
 {
 	q->refs = refs;
+	bp_roster_clear(&q->roster);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		q->klass[k].waiters = q->klass[k].seq = q->klass[k].movers = 0;
 	for (unsigned i = 0; i < q->places * BUFPOOL_CLASSES; i++)
@@ -46,6 +47,7 @@ void bp_demand_unref(struct demand *q)
 	ck_pr_fence_release(); /* our use of it before another's free */
 	if (ck_pr_faa_uint(&q->refs, -1u) == 1) {
 		ck_pr_fence_acquire();
+		bp_roster_release(&q->roster);
 		bp_unmap(q, demand_len(q->places));
 	}
 }
@@ -70,11 +72,12 @@ uint64_t bp_demand_declare(struct want *w, bool *first)
 
 void bp_demand_adapt(struct want *w, uint64_t hits)
 {
-	/* Nothing depends on these but how long it lasts. */
-	uint64_t served = hits - ck_pr_load_64(&w->hits);
+	/* Nothing depends on these but how long it lasts.  Less than none:
+	   threads have left. */
+	int64_t served = (int64_t) (hits - ck_pr_load_64(&w->hits));
 	uint32_t span = ck_pr_load_32(&w->span);
 
-	if (served < (uint64_t) span * WORTH_WHILE)
+	if (served < (int64_t) span * WORTH_WHILE)
 		span = span < SPAN_MOST ? 2 * span : span;
 	else
 		span = span > SPAN_LEAST ? span / 2 : span;

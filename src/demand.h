@@ -21,8 +21,8 @@
  *   - declared, then alarms set in all caches, then bp_fence_all(), then the
  *     caches are looked at; an owner puts, or puts back what it could not take
  *     uncontested, then reads its alarm;
- *   - declared, then a full fence, then the list of caches is read, and the
- *     place and the moving flag of each; an owner enters the list, comes to a
+ *   - declared, then a full fence, then the roster is read, and the place and
+ *     the moving flags of each cache in it; an owner takes a seat, comes to a
  *     place or begins to move, then a full fence, then reads the word.
  *
  * How long scarcity lasts goes by whether it was worth while to end it: the span
@@ -35,13 +35,13 @@
  * they declare it anew.
  *
  * After a buffer is visible its pool may be gone at any time.  What is looked at
- * then must not be part of it: this, like the cache, is freed by whoever lets go
- * of it last.
+ * then must not be part of it: this, with the roster, is freed like the cache by
+ * whoever lets go of it last.
  */
 #ifndef DEMAND_H
 #define DEMAND_H
 
-#include "buf.h"
+#include "roster.h"
 
 /* In `scarce`; what is above them counts. */
 #define SCARCE 1u
@@ -58,6 +58,7 @@ struct want {
 struct demand {
 	unsigned refs; /* its pool, and the pool's caches */
 	unsigned places;
+	struct roster roster; /* the pool's caches */
 	struct {
 		uint32_t waiters; /* how many sleep, or are about to */
 		uint32_t seq;     /* the futex: changes with every wake-up */
@@ -71,7 +72,8 @@ struct demand *bp_demand_new(unsigned places);
 void bp_demand_ref(struct demand *q);
 void bp_demand_unref(struct demand *q);
 
-/* In a child process: nothing is wanted, and there are so many references. */
+/* In a child process: nothing is wanted, there are no caches, and so many
+   references. */
 void bp_demand_reset(struct demand *q, unsigned refs);
 
 static inline struct want *want_of(struct demand *q, unsigned place, unsigned k)
@@ -82,6 +84,12 @@ static inline struct want *want_of(struct demand *q, unsigned place, unsigned k)
 static inline bool is_scarce(const struct want *w)
 {
 	return (ck_pr_load_64(&w->scarce) & SCARCE) != 0;
+}
+
+/* Nothing of it rests where a checkout does not look first. */
+static inline bool is_trusted(const struct want *w)
+{
+	return (ck_pr_load_64(&w->scarce) & TRUSTED) != 0;
 }
 
 /* Make it scarce, if it is not; returns the word.  True in `first` if it was

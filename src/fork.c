@@ -13,13 +13,14 @@
  * they are first checked out.  What the forking thread did itself, and what
  * others did before it heard of it, is in the copy for sure.
  *
- * Caches of other threads are left alone and their memory is not freed, as the
- * list of them may be broken too.
+ * Caches of other threads are left alone and their memory is not freed, as what
+ * tells where they are may be broken too.
  */
 #include "fork.h"
 
 #include <pthread.h>
 
+#include "estate.h"
 #include "life.h"
 #include "region.h"
 #include "registry.h"
@@ -102,8 +103,8 @@ static void remake(bufpool_t *pool)
 	bp_heap_remake(&pool->heap, count_heap, &all);
 	bp_account_reset(&pool->account, all.out, all.oversize,
 	                 all.oversize_bytes);
+	pool->sums = (struct sums){ 0 };
 	bp_demand_reset(pool->demand, c != NULL ? 2 : 1);
-	pool->caches = c;
 	if (c != NULL)
 		bp_cache_reset(pool, c, current_cpu());
 	if (!pool->closing) {
@@ -126,6 +127,7 @@ bool bp_fork_enter(bufpool_t *pool)
 
 static void in_child(void)
 {
+	bp_estate_remake();
 	bp_registry_unlock();
 	bp_registry_each(remake);
 }

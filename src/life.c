@@ -26,18 +26,14 @@ static void detach_all(bufpool_t *pool)
 
 void bp_pool_free(bufpool_t *pool)
 {
-	struct cache *next;
-
 	bp_registry_leave(pool);
 	for (unsigned i = 0; i < pool->regions; i++)
 		TRACK_OUT(pool->region[i].pub.base, pool->region[i].pub.len);
 	detach_all(pool);
-	for (struct cache *c = pool->caches; c != NULL; c = next) {
-		next = c->next;
-		bp_cache_unref(c);
-	}
-	if (pool->demand != NULL)
+	if (pool->demand != NULL) {
+		bp_cache_drop_all(pool);
 		bp_demand_unref(pool->demand);
+	}
 	bp_heap_release(&pool->heap);
 	for (unsigned i = 0; i < pool->regions; i++)
 		bp_region_destroy(&pool->region[i]);

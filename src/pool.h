@@ -15,12 +15,14 @@
  *     room               how much memory there is left for us
  *     region             where the payloads lie
  *     heap               what stands in for them
+ *     roster             the caches of a pool, by number
  *     demand             scarcity, and who sleeps for it
  *     pool               all of these together
  *     registry           all pools
  *     cache              what one thread caches of one pool: spill, gather
  *     life               how a pool ends
- *     thread             which caches a thread has; its exit
+ *     estate             what a thread has, and its end
+ *     thread             which caches that are
  *     give take          a buffer back, and out of all that
  *     checkout           the calls that have fast paths; generated
  *     fork               pools in a child process
@@ -36,15 +38,24 @@
 #include "depot.h"
 #include "heap.h"
 
-struct cache;
 struct region;
 
-/* Statistics that threads without a cache share; by atomic adds. */
+/* Statistics of threads without a cache, by atomic adds; and of those that are
+   gone. */
 struct shared_counts {
+	uint64_t cache_hits;
 	uint64_t depot_hits;
 	uint64_t stolen;
 	uint64_t remote_hits;
-	uint64_t returns;
+	uint64_t returns; /* less cache_hits */
+};
+
+/* Of those that are gone; see bp_cache_fold(). */
+struct sums {
+	unsigned busy;    /* somebody is at it */
+	unsigned version; /* odd: leaving is in, though it is counted still */
+	struct cache *leaving;
+	struct shared_counts counts[2][BUFPOOL_CLASSES];
 };
 
 struct bufpool {
@@ -71,10 +82,10 @@ struct bufpool {
 	size_t meta_len; /* of what is mapped for this and its tables */
 	struct demand *demand;
 	struct bufpool **registered; /* see registry.h */
+	unsigned slot;               /* which one that is */
 
 	/* Written when a thread first comes. */
-	struct cache *caches __attribute__((aligned(CK_MD_CACHELINE)));
-	unsigned next_shard;
+	unsigned next_shard __attribute__((aligned(CK_MD_CACHELINE)));
 	unsigned closing;
 
 	/* Written past the caches, and seldom there. */
@@ -85,6 +96,7 @@ struct bufpool {
 	   return that follows takes off its buffer. */
 	uint64_t left __attribute__((aligned(CK_MD_CACHELINE)));
 	struct shared_counts counts[BUFPOOL_CLASSES];
+	struct sums sums;
 	struct heap heap;
 
 	struct depot depot[]; /* places times BUFPOOL_CLASSES */

@@ -9,6 +9,8 @@ static struct registry {
 	struct registry *next;
 } registry;
 
+static uint64_t dead;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 void bp_registry_lock(void)
@@ -21,10 +23,12 @@ void bp_registry_unlock(void)
 	pthread_mutex_unlock(&lock);
 }
 
-static bufpool_t **find_slot(void)
+/* The first that is free, and its number. */
+static bufpool_t **find_slot(unsigned *slot)
 {
+	*slot = 0;
 	for (struct registry *r = &registry;; r = r->next) {
-		for (unsigned i = 0; i < CHUNK; i++)
+		for (unsigned i = 0; i < CHUNK; i++, ++*slot)
 			if (ck_pr_load_ptr(&r->pool[i]) == NULL)
 				return &r->pool[i];
 		if (r->next == NULL)
@@ -37,7 +41,7 @@ static bufpool_t **find_slot(void)
 bool bp_registry_enter(bufpool_t *pool)
 {
 	bp_registry_lock();
-	pool->registered = find_slot();
+	pool->registered = find_slot(&pool->slot);
 	if (pool->registered != NULL)
 		ck_pr_store_ptr(pool->registered, pool);
 	bp_registry_unlock();
@@ -49,6 +53,20 @@ void bp_registry_leave(bufpool_t *pool)
 	if (pool->registered != NULL)
 		ck_pr_store_ptr(pool->registered, NULL);
 	ck_pr_fence_memory(); /* before its memory goes */
+}
+
+uint64_t bp_registry_dead(void)
+{
+	uint64_t n = ck_pr_load_64(&dead);
+
+	ck_pr_fence_load(); /* before the caches that it is about */
+	return n;
+}
+
+void bp_registry_bury(bool empty)
+{
+	ck_pr_fence_store();
+	ck_pr_add_64(&dead, empty ? 1 : UINT32_MAX);
 }
 
 void bp_registry_each(void (*visit)(bufpool_t *pool))

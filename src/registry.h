@@ -17,6 +17,14 @@
 bool bp_registry_enter(bufpool_t *pool);
 void bp_registry_leave(bufpool_t *pool);
 
+/*
+ * How many have been destroyed since the process began, for threads to know whether
+ * it is worth while to look for their caches.  One whose buffers destroy could not
+ * take out of the caches counts as more than any thread has: they look at once.
+ */
+uint64_t bp_registry_dead(void);
+void bp_registry_bury(bool empty);
+
 /* No pool enters meanwhile. */
 void bp_registry_lock(void);
 void bp_registry_unlock(void);

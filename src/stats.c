@@ -30,22 +30,27 @@ static void add_cache(const struct cache *c, bufpool_stats_t *out)
 	}
 }
 
+static void add_counts(const struct shared_counts *in,
+                       bufpool_class_stats_t *out)
+{
+	uint64_t depot_hits = ck_pr_load_64(&in->depot_hits);
+	uint64_t stolen = ck_pr_load_64(&in->stolen);
+
+	out->cache_hits += ck_pr_load_64(&in->cache_hits);
+	out->depot_hits += depot_hits;
+	out->stolen += stolen;
+	out->remote_hits += ck_pr_load_64(&in->remote_hits);
+	out->checked_out += depot_hits + stolen - ck_pr_load_64(&in->returns);
+}
+
 /* What is counted in the pool, and that all of it makes sense. */
 static void finish_class(const bufpool_t *pool, unsigned k,
                          bufpool_class_stats_t *out)
 {
-	const struct shared_counts *shared = &pool->counts[k];
-	uint64_t returns = ck_pr_load_64(&shared->returns);
-	uint64_t depot_hits = ck_pr_load_64(&shared->depot_hits);
-	uint64_t stolen = ck_pr_load_64(&shared->stolen);
-
+	add_counts(&pool->counts[k], out);
 	out->total = pool->total[k];
-	out->depot_hits += depot_hits;
-	out->stolen += stolen;
-	out->remote_hits += ck_pr_load_64(&shared->remote_hits);
 	out->heap_fallbacks = ck_pr_load_64(&pool->heap.served[k]);
-	out->checked_out = at_least_zero(out->checked_out + depot_hits +
-	                                 stolen - returns);
+	out->checked_out = at_least_zero(out->checked_out);
 	if (out->checked_out > out->total)
 		out->checked_out = out->total;
 	out->idle = out->total - out->checked_out;
@@ -88,17 +93,40 @@ static void finish(const bufpool_t *pool, bufpool_stats_t *out)
 		out->peak_bytes_checked_out = bytes;
 }
 
+/* What is counted in caches, and in the sums of what was; false if another reader
+   has meanwhile moved some from here to there. */
+static bool add_caches(bufpool_t *pool, bufpool_stats_t *out)
+{
+	struct sums *sums = &pool->sums;
+	unsigned version = ck_pr_load_uint(&sums->version);
+	const struct cache *c, *leaving;
+	struct walk walk;
+
+	ck_pr_fence_load();
+	memset(out, 0, sizeof(*out));
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		add_counts(&sums_of(sums, version)[k], &out->per_class[k]);
+	leaving = version % 2 != 0 ? ck_pr_load_ptr(&sums->leaving) : NULL;
+	walk = walk_caches(pool, SEATS_COUNTED);
+	while ((c = bp_walk_next(&walk)) != NULL)
+		if (c != leaving)
+			add_cache(c, out);
+	ck_pr_fence_load();
+	return ck_pr_load_uint(&sums->version) == version;
+}
+
 void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out)
 {
-	const struct cache *c;
+	unsigned tries = 10; /* not for ever */
 
 	if (out == NULL)
 		return;
 	memset(out, 0, sizeof(*out));
 	if (pool == NULL)
 		return;
-	for (c = ck_pr_load_ptr(&pool->caches); c != NULL; c = c->next)
-		add_cache(c, out);
+	bp_cache_fold((bufpool_t *) pool); /* only the sums change */
+	while (!add_caches((bufpool_t *) pool, out) && tries-- > 0)
+		;
 	finish(pool, out);
 }
 

@@ -68,24 +68,13 @@ static struct bp_buf *take_at(struct search *s, unsigned place)
 	return d;
 }
 
-/* Nothing can be hidden at a place. */
-static bool is_trusted(const bufpool_t *pool, unsigned place, unsigned k)
-{
-	const struct want *w = want_of(pool->demand, place, k);
-
-	/* What no thread caches is moved one by one. */
-	return pool->depth[k] == 0 ||
-	       pool->depot[place * BUFPOOL_CLASSES + k].total == 0 ||
-	       (ck_pr_load_64(&w->scarce) & TRUSTED) != 0;
-}
-
-/* At any. */
+/* Nothing can be hidden at any place. */
 static bool all_trusted(const bufpool_t *pool, unsigned k)
 {
 	struct demand *q = pool->demand;
 
 	for (unsigned i = 0; i < pool->places; i++)
-		if (!is_trusted(pool, i, k))
+		if (!caches_are_empty(pool, i, k))
 			return false;
 	return ck_pr_load_32(&q->klass[k].movers) == 0;
 }
@@ -110,7 +99,7 @@ static struct bp_buf *look_at(struct search *s, unsigned place)
 {
 	struct bp_buf *d = take_at(s, place);
 
-	if (d != NULL || is_trusted(s->pool, place, s->k))
+	if (d != NULL || caches_are_empty(s->pool, place, s->k))
 		return d;
 	d = bp_cache_gather(s->pool, place, s->k);
 	s->stolen = d != NULL;

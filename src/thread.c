@@ -2,9 +2,11 @@
 #include "thread.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <string.h>
 
+#include "estate.h"
 #include "life.h"
+#include "registry.h"
 
 /* Stands where a thread has used no pool yet; no pool has id 0. */
 static struct cache nobody = {
@@ -25,16 +27,6 @@ __thread struct bp_fast *bp_thread_fast = &nobody.fast;
 #define bp_thread_fast bp_thread_tracked
 #endif
 
-/* What else a thread knows. */
-static __thread struct {
-	struct cache **table; /* all: open addressing by pool_id */
-	unsigned slots;       /* of the table: 0 or a power of two */
-	bool exited;          /* past its cleanup: caches no more */
-} self;
-
-static pthread_key_t key;
-static bool have_key;
-
 /* The thread has no more use for a cache; its statistics stay. */
 static void leave(struct cache *c)
 {
@@ -49,126 +41,119 @@ static void leave(struct cache *c)
 
 /* --------------------------------------------------------------- the table */
 
-/* The thread's, of `slots`; each of its entries is taken out before use, as the
-   application may be called by it, and then have the thread make a new one. */
-static void leave_all(struct cache **table, unsigned slots)
-{
-	for (unsigned i = 0; i < slots; i++) {
-		struct cache *c = table[i];
-
-		table[i] = NULL;
-		if (c != NULL)
-			leave(c);
-	}
-	if (table != NULL)
-		bp_unmap(table, slots * sizeof(struct cache *));
-}
-
-static void table_put(struct cache **table, unsigned slots, struct cache *c)
-{
-	unsigned i = (unsigned) c->pool_id & (slots - 1);
-
-	while (table[i] != NULL)
-		i = (i + 1) & (slots - 1);
-	table[i] = c;
-}
-
 /*
- * Enter a cache in this thread's table, and leave out those of pools that are
- * gone.  A new table each time: a thread meets a pool for the first time once.
+ * Leave the caches of dead pools, or all.  The application may be called by it, and
+ * have the thread use other pools, so that the table changes: each is taken out
+ * first, and nothing is kept from one to the next.
  */
-static bool table_add(struct cache *added)
+static void leave_caches(struct estate *e, bool all)
 {
-	struct cache **old = self.table, **table;
-	unsigned old_slots = self.slots;
-	unsigned live = 1, slots = 512; /* a page */
+	for (unsigned i = 0; i < e->slots; i++) {
+		struct cache *c = e->table[i];
 
-	for (unsigned i = 0; i < old_slots; i++)
-		live += old[i] != NULL && !ck_pr_load_uint(&old[i]->dead);
-	while (slots < 2 * live)
+		if (c == NULL || (!all && !ck_pr_load_uint(&c->dead)))
+			continue;
+		e->table[i] = NULL;
+		e->caches--;
+		leave(c);
+	}
+}
+
+#define SLOTS_LEAST (PAGE / sizeof(struct cache *))
+
+/* Look for dead ones, but not more often than that each costs two looks at a cache,
+   and one at a page of the table. */
+static void tidy(struct estate *e)
+{
+	uint64_t dead = bp_registry_dead();
+
+	if (dead - e->dead < e->caches / 2 + e->slots / SLOTS_LEAST)
+		return;
+	e->dead = dead;
+	leave_caches(e, false);
+}
+
+static void table_unmap(struct estate *e)
+{
+	if (e->slots > 0)
+		bp_unmap(e->table, e->slots * sizeof(e->table[0]));
+	e->slots = 0;
+}
+
+static bool table_grow(struct estate *e, unsigned slot)
+{
+	unsigned slots = SLOTS_LEAST;
+	struct cache **table;
+
+	while (slots <= slot)
 		slots *= 2;
-	table = bp_map(slots * sizeof(struct cache *));
+	table = bp_map(slots * sizeof(*table));
 	if (table == NULL)
 		return false;
-	table_put(table, slots, added);
-	for (unsigned i = 0; i < old_slots; i++) {
-		/* May have died since we counted: there is room for it. */
-		if (old[i] == NULL || ck_pr_load_uint(&old[i]->dead))
-			continue;
-		table_put(table, slots, old[i]);
-		old[i] = NULL;
-	}
-	self.table = table;
-	self.slots = slots;
-	leave_all(old, old_slots);
+	if (e->slots > 0)
+		memcpy(table, e->table, e->slots * sizeof(*table));
+	table_unmap(e);
+	e->table = table;
+	e->slots = slots;
 	return true;
 }
 
-/*
- * The thread exits.  Destructors of others may run after this one and return
- * buffers; as no destructor of ours is sure to follow them, the thread goes
- * without caches from here on.
- */
-static void thread_exit(void *arg)
+/* In place of one of a pool that had the slot before. */
+static bool table_put(struct estate *e, unsigned slot, struct cache *c)
 {
-	struct cache **table = self.table;
-	unsigned slots = self.slots;
-	int saved = errno;
+	struct cache *old;
 
-	(void) arg;
-	self.exited = true;
-	self.table = NULL;
-	self.slots = 0;
-	leave_all(table, slots);
-	errno = saved;
+	if (slot >= e->slots && !table_grow(e, slot))
+		return false;
+	old = e->table[slot];
+	e->table[slot] = c;
+	if (old != NULL)
+		leave(old);
+	else
+		e->caches++;
+	return true;
 }
 
-/* When the library is loaded: a pthread_once() could be stopped inside. */
-__attribute__((constructor)) static void key_init(void)
+/* The thread has ended. */
+static void settle_estate(struct estate *e)
 {
-	have_key = pthread_key_create(&key, thread_exit) == 0;
+	leave_caches(e, true);
+	table_unmap(e);
 }
 
 /* ------------------------------------------------------------------- caches */
 
 struct cache *bp_thread_cache(const bufpool_t *pool)
 {
-	struct cache *last = (struct cache *) bp_thread_fast;
-	unsigned i = (unsigned) pool->id;
+	struct cache *c = (struct cache *) bp_thread_fast;
+	const struct estate *e = bp_estate;
 
-	if (last->pool_id == pool->id)
-		return last;
-	if (self.slots == 0)
-		return NULL;
-	while (self.table[i &= self.slots - 1] != NULL) {
-		if (self.table[i]->pool_id == pool->id)
-			return self.table[i];
-		i++;
-	}
-	return NULL;
+	if (c->pool_id == pool->id)
+		return c;
+	c = e != NULL && pool->slot < e->slots ? e->table[pool->slot] : NULL;
+	return c != NULL && c->pool_id == pool->id ? c : NULL;
 }
 
 static struct cache *enrol(bufpool_t *pool, uint32_t cpu)
 {
-	struct cache *c;
 	int saved = errno;
+	struct estate *e;
+	struct cache *c;
 
-	if (!have_key || self.exited || ck_pr_load_uint(&pool->closing))
+	if (ck_pr_load_uint(&pool->closing))
 		return NULL;
-	c = bp_cache_adopt(pool, cpu);
-	if (c == NULL)
-		c = bp_cache_new(pool, cpu);
-	if (c != NULL &&
-	    (pthread_setspecific(key, &self) != 0 || !table_add(c))) {
+	e = bp_estate_make(settle_estate);
+	if (e == NULL)
+		return NULL;
+	tidy(e);
+	c = bp_cache_enter(pool, cpu);
+	if (c != NULL && !table_put(e, pool->slot, c))
 		leave(c);
-		c = NULL;
-	}
-	/* What was called by that may have destroyed the pool, of which we have
-	   a buffer then, and had this thread leave its cache again. */
-	if (c != NULL && bp_thread_cache(pool) != c)
-		c = NULL;
 	errno = saved;
-	return c;
+	/* What was called by that may have had this thread use the pool, or
+	   destroyed it, of which we have a buffer then, and had the thread leave
+	   its cache again. */
+	return bp_thread_cache(pool);
 }
 
 struct cache *bp_thread_enter(bufpool_t *pool)
@@ -191,21 +176,33 @@ struct cache *bp_thread_enter(bufpool_t *pool)
 	return c;
 }
 
+/* True if it may have called the application. */
+static bool flush_one(struct cache *c)
+{
+	bufpool_t *pool = NULL;
+	uint64_t owed = 0;
+
+	bp_cache_flush(c, &pool, &owed);
+	settle_owed(pool, owed);
+	return owed > 0;
+}
+
 void bp_thread_flush(const bufpool_t *pool)
 {
-	for (unsigned i = 0; i < self.slots; i++) {
-		struct cache *c = self.table[i];
-		bufpool_t *home = NULL;
-		uint64_t owed = 0;
+	struct estate *e = bp_estate;
+	struct cache *c;
 
-		if (c == NULL || (pool != NULL && c->pool_id != pool->id))
-			continue;
-		bp_cache_flush(c, &home, &owed);
-		if (CK_CC_LIKELY(owed == 0))
-			continue;
-		bp_pool_settle(home, owed);
-		/* What is called by that may have made a new table, at the same
-		   address too, and cached some more: from the start. */
-		i = -1u;
+	if (pool != NULL) {
+		c = bp_thread_cache(pool);
+		if (c != NULL)
+			flush_one(c);
+		return;
 	}
+	if (e == NULL)
+		return;
+	leave_caches(e, false);
+	for (unsigned i = 0; i < e->slots; i++)
+		/* That may have used some that were flushed: from the start. */
+		if (e->table[i] != NULL && flush_one(e->table[i]))
+			i = -1u;
 }

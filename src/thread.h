@@ -27,7 +27,8 @@ static inline struct cache *thread_enter(bufpool_t *pool)
 	return bp_thread_enter(pool);
 }
 
-/* Send home what the calling thread has cached; NULL: of all pools. */
+/* Send home what the calling thread has cached; NULL: of all pools, and those of
+   dead ones go. */
 void bp_thread_flush(const bufpool_t *pool);
 
 #endif

@@ -20,10 +20,11 @@ static bool drop(bufpool_t *pool, struct depot *depot, struct bp_buf *d)
 static void collect(bufpool_t *pool, unsigned place, unsigned k)
 {
 	struct depot *depot = pool_depot(pool, place, k);
-	struct bp_buf *d = NULL;
+	struct bp_buf *d;
 
-	if (pool->depth[k] > 0)
-		d = bp_cache_gather(pool, place, k);
+	if (caches_are_empty(pool, place, k))
+		return;
+	d = bp_cache_gather(pool, place, k);
 	if (d == NULL)
 		return;
 	account_in(depot, 0, 1);

@@ -28,17 +28,12 @@ static void make(size_t count)
 	ck_assert(!is_scarce(want));
 }
 
-static bool is_trusted(void)
-{
-	return (ck_pr_load_64(&want->scarce) & TRUSTED) != 0;
-}
-
 static void exhaust(void)
 {
 	bufpool_buf_t *bufs[FEW + 1];
 
 	ck_assert_uint_eq(drain(pool, K, bufs, FEW + 1), FEW);
-	ck_assert(is_scarce(want) && is_trusted());
+	ck_assert(is_scarce(want) && is_trusted(want));
 	ck_assert_uint_eq(want->takes, 0);
 	bufpool_return_bulk(bufs, FEW);
 	ck_assert_uint_eq(cached_in(pool), 0);
@@ -63,7 +58,7 @@ static void until_plentiful(uint32_t span)
 		must(cached_in(pool) == 0);
 		take_and_return();
 	}
-	ck_assert(!is_scarce(want) && !is_trusted());
+	ck_assert(!is_scarce(want) && !is_trusted(want));
 	take_and_return();
 	ck_assert_uint_gt(cached_in(pool), 0);
 }
@@ -94,6 +89,19 @@ START_TEST(span_adapts)
 	}
 	ck_assert_uint_eq(span, LEAST);
 	bufpool_thread_flush(pool);
+	destroy_whole(pool);
+}
+END_TEST
+
+/* Threads that leave take with them what their caches have served: that tells nothing
+   of what the others have. */
+START_TEST(leavers_do_not_shorten_it)
+{
+	make(FEW);
+	bp_demand_adapt(want, 1000000);
+	ck_assert_uint_eq(want->span, LEAST);
+	bp_demand_adapt(want, 1000);
+	ck_assert_uint_eq(want->span, 2 * LEAST);
 	destroy_whole(pool);
 }
 END_TEST
@@ -161,19 +169,21 @@ START_TEST(movers_are_not_trusted)
 {
 	bufpool_buf_t *bufs[FEW + 1];
 	struct sleeper s;
+	struct walk walk;
 	struct cache *c;
 
 	make(FEW);
 	put_to_sleep(&s, pool, 1);
-	c = pool->caches;
+	walk = walk_caches(pool, SEATS_TAKEN);
+	c = bp_walk_next(&walk);
 	c->moving = 1u << K;
 	ck_assert_uint_eq(drain(pool, K, bufs, FEW + 1), FEW);
-	ck_assert(is_scarce(want) && !is_trusted());
+	ck_assert(is_scarce(want) && !is_trusted(want));
 	ck_assert(!bufpool_try_checkout(pool, 1));
-	ck_assert(!is_trusted());
+	ck_assert(!is_trusted(want));
 	c->moving = 1u << BUFPOOL_CLASS_64K; /* what is that to us */
 	ck_assert(!bufpool_try_checkout(pool, 1));
-	ck_assert(is_trusted());
+	ck_assert(is_trusted(want));
 	c->moving = 0;
 	bufpool_return_bulk(bufs, FEW);
 	wake_up(&s);
@@ -226,10 +236,12 @@ static void set_state(enum state state)
 {
 	static const uint64_t bits[] = {0, SCARCE, SCARCE | TRUSTED};
 	uint64_t word = want->scarce & ~(uint64_t) (SCARCE | TRUSTED);
+	struct walk walk = walk_caches(pool, SEATS_TAKEN);
+	struct cache *c;
 
 	ck_pr_store_64(&want->scarce, word + SCARCE_COUNT + bits[state]);
 	/* Who declares it has every cache hear of it. */
-	for (struct cache *c = pool->caches; c && bits[state]; c = c->next)
+	while (bits[state] && (c = bp_walk_next(&walk)) != NULL)
 		ck_pr_store_8(&c->fast.alarm, 1);
 	ck_pr_fence_memory();
 }
@@ -290,6 +302,14 @@ static const struct {
 	{by_trim, false},  {by_exit, false},
 };
 
+/* Scarcity has not ended unheard, see below; what is trusted trim finds in no
+   cache. */
+static bool can_be(int by, enum state at)
+{
+	return at == PLENTIFUL ? !wakers[by].caches
+	                       : at != IS_TRUSTED || wakers[by].wake != by_trim;
+}
+
 /* What it is when the waiter comes, and when it is woken. */
 static void check_waking(int by, enum state before, enum state at)
 {
@@ -302,7 +322,7 @@ static void check_waking(int by, enum state before, enum state at)
 	set_state(before);
 	start_waiter(&waiter);
 	until_asleep(&waiter);
-	ck_assert(is_scarce(want) && is_trusted());
+	ck_assert(is_scarce(want) && is_trusted(want));
 	wakers[by].wake(bufs[0], at);
 	bufs[0] = end_waiter(&waiter);
 	ck_assert_uint_eq(pool->demand->klass[K].waiters, 0);
@@ -315,8 +335,7 @@ START_TEST(waiters_are_woken)
 {
 	for (int before = PLENTIFUL; before < STATES; before++)
 		for (int at = PLENTIFUL; at < STATES; at++)
-			/* Scarcity has not ended unheard: see below. */
-			if (at != PLENTIFUL || !wakers[_i].caches)
+			if (can_be(_i, at))
 				check_waking(_i, before, at);
 }
 END_TEST
@@ -401,7 +420,7 @@ START_TEST(end_wakes_waiters)
 	bufs[1] = bufpool_checkout(pool, 1);
 	for (;; at++) {
 		must(!bufpool_try_checkout(pool, 1));
-		must(is_trusted());
+		must(is_trusted(want));
 		want->takes = want->span;
 		if (!act_within(take_ends_it, waiter_comes, at))
 			break;
@@ -537,7 +556,7 @@ static void *take_what_is_there(void *arg)
 	bufpool_buf_t *bufs[FEW + 1];
 	int n = (int) drain(pool, K, bufs, FEW + 1);
 
-	must(n >= FEW - held || !is_trusted());
+	must(n >= FEW - held || !is_trusted(want));
 	bufpool_return_bulk(bufs, (size_t) n);
 	return arg;
 }
@@ -592,6 +611,7 @@ int main(void)
 
 	tcase_add_test(tc, span_adapts);
 	tcase_add_test(tc, failures_prolong_it);
+	tcase_add_test(tc, leavers_do_not_shorten_it);
 	tc = add_case(suite, "trust", 10);
 	tcase_add_test(tc, trust_is_for_one_declaration);
 	tcase_add_test(tc, movers_are_not_trusted);

@@ -753,6 +753,8 @@ START_TEST(no_membarrier)
 {
 	struct sleeper s[3];
 	bufpool_buf_t *bufs[24];
+	const struct cache *c;
+	struct walk walk;
 	bufpool_t *pool;
 	void *data;
 
@@ -761,7 +763,8 @@ START_TEST(no_membarrier)
 	for (int i = 0; i < 3; i++)
 		put_to_sleep(&s[i], pool, 6);
 	/* The fast paths, which have none, are not for these caches. */
-	for (const struct cache *c = pool->caches; c != NULL; c = c->next)
+	walk = walk_caches(pool, SEATS_TAKEN);
+	while ((c = bp_walk_next(&walk)) != NULL)
 		must(c->fast.pool == BP_NO_POOL && c->fast.fenced);
 	ck_assert_uint_eq(drain(pool, BUFPOOL_CLASS_4K, bufs, 24), 24);
 	ck_assert_uint_gt(stats_of(pool).per_class[BUFPOOL_CLASS_4K].stolen, 0);
@@ -1129,10 +1132,11 @@ static struct {
 
 static void at_fence(void)
 {
-	const struct cache *c = fencing.pool->caches;
+	struct walk walk = walk_caches(fencing.pool, SEATS_TAKEN);
+	const struct cache *c;
 
 	must(is_scarce(want_of(fencing.pool->demand, 0, BUFPOOL_CLASS_4K)));
-	for (; c != NULL; c = c->next)
+	while ((c = bp_walk_next(&walk)) != NULL)
 		must(c->fast.alarm == 1);
 	must(futex_waits == 0);
 	fencing.fences++;

@@ -12,6 +12,7 @@
  *             instruction in one go, for that starves the walker, whose
  *             compare-and-swaps then all fail: after every STRIDE'th, from
  *             each start in turn.
+ *   company   come to the pool, and read its statistics, while the walker does;
  *   destroy   destroy the pool while the walker is inside of bufpool_return();
  *             when that is through, the memory must be gone.
  *
@@ -49,6 +50,8 @@ static struct {
 	bool mapped; /* its memory is there after the walk */
 	atomic_int held; /* the walker has at most so many buffers */
 	int least;       /* the worker has found */
+	long visits;     /* to the pool, by threads that came and went */
+	struct sleeper guest;
 } scene;
 
 /* -------------------------------------------------------------- walker */
@@ -111,6 +114,29 @@ static void walk_in_and_out(void)
 	bufpool_thread_flush(scene.pool);
 }
 
+static void come(void)
+{
+	bufpool_buf_t *buf = bufpool_try_checkout(scene.pool, 1);
+
+	must(buf);
+	bufpool_return(buf);
+}
+
+static void come_and_look(void)
+{
+	come();
+	stats_of(scene.pool);
+}
+
+/* What threads that are gone have counted is seen once. */
+static void walk_statistics(void)
+{
+	uint64_t least = (uint64_t) scene.visits, hits;
+
+	hits = stats_of(scene.pool).hits;
+	must(hits >= least && hits <= (uint64_t) scene.visits);
+}
+
 static void walk_return(void)
 {
 	void *data = scene.buf->data;
@@ -135,6 +161,25 @@ static void take_all(void)
 	if (n < scene.least)
 		scene.least = n;
 	bufpool_return_bulk(bufs, (size_t) n);
+}
+
+static void *come_and_go(void *arg)
+{
+	come();
+	return arg;
+}
+
+static void company(void)
+{
+	run_thread(come_and_go, NULL);
+	scene.visits++;
+	stats_of(scene.pool);
+}
+
+static void guest_leaves(void)
+{
+	wake_up(&scene.guest);
+	must(stats_of(scene.pool).hits == (uint64_t) scene.visits);
 }
 
 static void destroy(void)
@@ -196,6 +241,60 @@ START_TEST(progress)
 		ck_assert_int_le(scene.least, TOTAL - HOLD + 1);
 		must_be_whole(scene.pool);
 	}
+	bufpool_destroy(scene.pool);
+}
+END_TEST
+
+/* The walker's seat is a new one, or one that had an owner, whose counts are still
+   to be added to the pool's. */
+START_TEST(comers_beside_comers)
+{
+	const long apart = is_small() ? 160 : is_scale("full") ? 9 : 126;
+	bufpool_class_stats_t now;
+
+	scene.walk = come_and_look;
+	scene.work = company;
+	for (long first = 0; first < STRIDE; first += apart) {
+		scene.pool = small_pool();
+		scene.visits = 0;
+		for (int i = 0; i < 2; i++) {
+			play(first, STRIDE);
+			ck_assert_int_gt(scene.steps, 500);
+			if (i == 0)
+				run_thread(come_and_go, NULL);
+		}
+		now = stats_of(scene.pool).per_class[BUFPOOL_CLASS_4K];
+		ck_assert_uint_eq(now.checked_out, 0);
+		ck_assert_uint_eq(now.cache_hits + now.depot_hits + now.stolen,
+		                  3 + (uint64_t) scene.visits);
+		must_be_whole(scene.pool);
+		bufpool_destroy(scene.pool);
+	}
+}
+END_TEST
+
+/* One reads the statistics when another is in the middle of it; what that sees in a
+   cache is then counted elsewhere, for the guest has gone. */
+START_TEST(readers_beside_readers)
+{
+	const long apart = is_small() ? 160 : is_scale("full") ? 3 : 37;
+	long at = 0;
+
+	scene.walk = walk_statistics;
+	scene.work = guest_leaves;
+	scene.visits = 0;
+	scene.pool = small_pool();
+	for (;; at += apart) {
+		put_to_sleep(&scene.guest, scene.pool, 1);
+		run_thread(come_and_go, NULL);
+		scene.visits += 2;
+		play(at, 1000000);
+		if (scene.steps <= at)
+			break;
+	}
+	guest_leaves();
+	ck_assert_int_gt(at, 300);
+	must_be_whole(scene.pool);
 	bufpool_destroy(scene.pool);
 }
 END_TEST
@@ -330,6 +429,8 @@ int main(void)
 	TCase *tc = add_case(suite, "stopped", 60);
 
 	tcase_add_test(tc, progress);
+	tcase_add_test(tc, comers_beside_comers);
+	tcase_add_test(tc, readers_beside_readers);
 	tcase_add_test(tc, destroy_beside_put);
 	tcase_add_test(tc, destroy_beside_spill);
 	tcase_add_test(tc, destroy_beside_first_return);

@@ -545,6 +545,67 @@ START_TEST(one_for_each_owner)
 }
 END_TEST
 
+/* --------------------------------------------------- threads come and go */
+
+/*
+ * Each takes one buffer and is gone, so that the pool takes over what it has counted.
+ * Whoever reads the statistics meanwhile sees it once: no less than was over before,
+ * no more than had begun after.
+ */
+static struct {
+	bufpool_t *pool;
+	atomic_ulong begun, over;
+	atomic_bool end;
+} fleet;
+
+static void *take_one_and_go(void *arg)
+{
+	fleet.begun++;
+	bufpool_return(bufpool_try_checkout(fleet.pool, 1));
+	fleet.over++;
+	return arg;
+}
+
+static void *send_them(void *arg)
+{
+	while (!fleet.end)
+		run_thread(take_one_and_go, NULL);
+	return arg;
+}
+
+static void read_beside_them(void)
+{
+	uint64_t least = fleet.over, taken = stats_of(fleet.pool).hits;
+
+	must(taken >= least && taken <= fleet.begun);
+}
+
+static void *read_thread(void *arg)
+{
+	while (!fleet.end)
+		read_beside_them();
+	return arg;
+}
+
+START_TEST(the_gone_count_once)
+{
+	unsigned long enough = (unsigned long) hunting(12000);
+	pthread_t threads[3];
+
+	fleet.pool = class_pool(BUFPOOL_CLASS_4K, HOARD);
+	threads[0] = start_thread(send_them, NULL);
+	threads[1] = start_thread(send_them, NULL);
+	threads[2] = start_thread(read_thread, NULL);
+	while (fleet.over < enough)
+		read_beside_them();
+	fleet.end = true;
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		join_thread(threads[i]);
+	ck_assert_uint_eq(stats_of(fleet.pool).hits, fleet.begun);
+	destroy_whole(fleet.pool);
+}
+END_TEST
+
 /* ------------------------------------------------------- a stopped thread */
 
 /*
@@ -649,6 +710,8 @@ static Suite *threads_suite(void)
 	tcase_add_loop_test(tcase, nothing_is_stranded, 0, 3);
 	tcase_add_loop_test(tcase, sleepers_sleep_on, 0, 2);
 	tcase_add_loop_test(tcase, one_for_each_owner, 0, 2);
+	tcase = add_case(suite, "fleet", 20);
+	tcase_add_test(tcase, the_gone_count_once);
 	tcase = add_case(suite, "stopped", 30);
 	tcase_add_loop_test(tcase, a_stopped_thread, 0, 4);
 	return suite;
