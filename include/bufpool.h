@@ -394,8 +394,24 @@ size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out,
 int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
                        size_t *offset);
 
+/* The same for a frozen buffer. */
+int bufpool_frozen_region(const bufpool_frozen_t *f, unsigned *index,
+                          size_t *offset);
+
 /* The node that a buffer lies on, by its OS index; -1: several, or unknown. */
 int bufpool_buf_node(const bufpool_buf_t *buf);
+
+/*
+ * From a pointer to its handle, for callbacks that hand back nothing else: the
+ * buffer that is out, or the frozen one (no reference is added), and holds p,
+ * anywhere in its capacity.  The caller owns it, or holds a reference, or is told
+ * of one that comes and goes.  Takes no lock.
+ *
+ * ENOENT  not in the pool's memory (the heap's is not), or idle; or the buffer is
+ *         frozen, or is not
+ */
+bufpool_buf_t *bufpool_buf_at(bufpool_t *pool, const void *p);
+bufpool_frozen_t *bufpool_frozen_at(bufpool_t *pool, const void *p);
 
 /* ------------------------------------------------------------- statistics */
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "atlas.h"
 #include "cache.h"
 #include "erase.h"
 #include "fork.h"
@@ -114,7 +115,8 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
 		total += cfg->count[k];
 	len = sizeof(*pool) + depots * sizeof(struct depot) +
 	      total * sizeof(struct bp_buf) + depots * sizeof(struct region) +
-	      total * sizeof(uint32_t) + places->n * places->n + cpus;
+	      2 * depots * sizeof(struct region *) + total * sizeof(uint32_t) +
+	      places->n * places->n + cpus;
 	pool = bp_guarded_map(len);
 	if (pool == NULL)
 		return NULL;
@@ -125,7 +127,8 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
 	pool->account.depots = (unsigned) depots;
 	pool->descriptor = (struct bp_buf *) (pool->depot + depots);
 	pool->region = (struct region *) (pool->descriptor + total);
-	pool->link = (uint32_t *) (pool->region + depots);
+	pool->by_address = (struct region **) (pool->region + depots);
+	pool->link = (uint32_t *) (pool->by_address + 2 * depots);
 	pool->near = (uint8_t *) (pool->link + total);
 	pool->cpus = cpus;
 	pool->place_of_cpu = pool->near + places->n * places->n;
@@ -160,11 +163,12 @@ static int class_init(bufpool_t *pool, const struct places *places,
 	r = &pool->region[pool->regions];
 	r->pub.index = pool->regions;
 	r->pub.size_class = (int) k;
+	r->bufs = bufs;
+	r->count = total;
 	error = bp_region_create(r, len, class_alignment(size), places, place,
 	                         pool->flags);
 	if (error != 0)
 		return error;
-	pool->regions++;
 	for (uint32_t i = 0; i < total; i++) {
 		struct bp_buf *d = &bufs[i];
 
@@ -173,6 +177,7 @@ static int class_init(bufpool_t *pool, const struct places *places,
 		         pool->wipe);
 		d->state = BP_HOME;
 	}
+	bp_atlas_enter(pool, r);
 	bp_erase_choose(k, r->pub.base);
 	TRACK_IDLE(r->pub.base, len);
 	return 0;

@@ -16,6 +16,7 @@
  *     heap               what stands in for them
  *     demand             scarcity, and who sleeps for it
  *     pool               all of these together
+ *     atlas              where in a pool an address lies
  *     registry           all pools
  *     cache              what one thread caches of one pool: spill, gather
  *     life               how a pool ends
@@ -64,6 +65,7 @@ struct bufpool {
 	uint32_t *link;            /* the depots' */
 	unsigned regions;
 	struct region *region; /* where the payloads lie */
+	struct region **by_address; /* see atlas.h */
 	void *(*attach)(void *arg, const bufpool_region_t *region);
 	void (*detach)(void *arg, const bufpool_region_t *region, void *cookie);
 	void *attach_arg;
