@@ -50,7 +50,7 @@ bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES)
 		buf = bp_take(pool, k, size);
-	return buf != NULL ? buf : fail(ENOBUFS);
+	return buf != NULL ? buf : fail(refusal(pool, ENOBUFS));
 }
 
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
@@ -67,7 +67,7 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 	     timeout->tv_nsec >= 1000000000))
 		error = EINVAL;
 	if (error == 0 && (k == BUFPOOL_CLASSES || pool->total[k] == 0))
-		error = ENOBUFS;
+		error = refusal(pool, ENOBUFS);
 	if (error != 0)
 		return fail(error);
 	if (timeout != NULL && timeout->tv_sec > for_ever)
@@ -76,7 +76,7 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 	if (buf == NULL)
 		buf = bp_take_wait(pool, k, size, timeout);
 	if (buf == NULL)
-		return fail(ETIMEDOUT);
+		return fail(refusal(pool, ETIMEDOUT));
 	errno = saved;
 	return buf;
 }

@@ -7,16 +7,22 @@
 
 /* ----------------------------------------------------------- beginning, end */
 
+/* The fast checkouts do not know it any more. */
+static void cache_divert(struct cache *c)
+{
+	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
+	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
+	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
+}
+
 static void cache_revoke(struct cache *c)
 {
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		bp_magazine_revoke(&c->fast.magazine[k]);
 	ck_pr_store_uint(&c->dead, 1);
 	/* Another pool may come to lie where this one does. */
-	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
+	cache_divert(c);
 	ck_pr_store_64(&c->fast.key, 0);
-	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
-	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
 	ck_pr_store_64(&c->fast.special_key, 0);
 	ck_pr_fence_memory(); /* see the end of bp_cache_answer() */
 	ck_pr_store_8(&c->fast.alarm, 1);
@@ -50,6 +56,8 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 	   this one now; or it finds out here what they have come for. */
 	ck_pr_fence_memory();
 	ck_pr_store_8(&fast->alarm, 1);
+	if (ck_pr_load_uint(&pool->stopped))
+		cache_divert(c);
 	if (ck_pr_load_uint(&pool->closing))
 		cache_revoke(c);
 }
@@ -241,13 +249,13 @@ struct gather {
 	bool moving;   /* an owner may have had some in its hands */
 };
 
-static void give_back(struct gather *g, struct bp_buf *d)
+static void give_back(bufpool_t *pool, struct bp_buf *d)
 {
-	struct depot *depot = pool_depot(g->pool, d->place, g->k);
+	struct depot *depot = pool_depot(pool, d->place, d->klass);
 
 	account_in(depot, 0, 1);
 	bp_depot_give(depot, 0, &d, 1);
-	demand_given(g->pool->demand, g->k, 1);
+	demand_given(pool->demand, d->klass, 1);
 }
 
 /* To be read after its magazine: what it took from there, or is to put there, is
@@ -289,7 +297,7 @@ static void rob_one(struct gather *g, struct cache *c, uint64_t end)
 
 	while ((d = bp_magazine_steal(&c->fast.magazine[g->k], end)) != NULL) {
 		if (g->found != NULL)
-			give_back(g, d);
+			give_back(g->pool, d);
 		else
 			g->found = d;
 	}
@@ -333,6 +341,27 @@ struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k)
 	if (heard && !g.moving)
 		bp_demand_trust(w, word);
 	return g.found;
+}
+
+struct bp_buf *bp_cache_collect(bufpool_t *pool, unsigned place, unsigned k)
+{
+	struct bp_buf *d;
+
+	/* Nobody can see it while it is in our hands. */
+	move_begin(pool->demand, NULL, k);
+	d = bp_cache_gather(pool, place, k);
+	if (d != NULL)
+		give_back(pool, d);
+	move_end(pool->demand, NULL, k);
+	return d;
+}
+
+void bp_cache_divert_all(bufpool_t *pool)
+{
+	struct cache *c = ck_pr_load_ptr(&pool->caches);
+
+	for (; c != NULL; c = c->next)
+		cache_divert(c);
 }
 
 uint64_t bp_cache_revoke_all(bufpool_t *pool)

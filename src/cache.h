@@ -91,6 +91,13 @@ void bp_cache_answer(struct cache *c, bufpool_t **pool, uint64_t *owed);
  */
 struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k);
 
+/* The same, with that one too: one of those that were there a moment ago. */
+struct bp_buf *bp_cache_collect(bufpool_t *pool, unsigned place, unsigned k);
+
+/* Checkouts go past all caches from now on; the pool's `stopped` is set.  Returns
+   do not. */
+void bp_cache_divert_all(bufpool_t *pool);
+
 /* Take all that is in any cache of a pool, for good: how many. */
 uint64_t bp_cache_revoke_all(bufpool_t *pool);
 

@@ -9,6 +9,7 @@
 #include "erase.h"
 #include "fork.h"
 #include "life.h"
+#include "misuse.h"
 #include "place.h"
 #include "region.h"
 #include "stack.h"
@@ -304,6 +305,8 @@ void bufpool_destroy(bufpool_t *pool)
 
 	if (pool == NULL)
 		return;
+	if (CK_CC_UNLIKELY(ck_pr_load_32(&pool->demand->events) != 0))
+		bp_misuse("bufpool_destroy", pool, "an event of it is open");
 	ck_pr_store_uint(&pool->closing, 1);
 	/* Before the list of caches is read: see cache_new(). */
 	ck_pr_fence_memory();

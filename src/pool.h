@@ -24,7 +24,7 @@
  *     give take          a buffer back, and out of all that
  *     checkout           the calls that have fast paths; generated
  *     fork               pools in a child process
- *     create api frozen stats trim           the other calls
+ *     create api event frozen stats trim     the other calls
  */
 #ifndef POOL_H
 #define POOL_H
@@ -57,6 +57,7 @@ struct bufpool {
 	uint32_t total[BUFPOOL_CLASSES]; /* buffers */
 	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
 	unsigned flags;
+	unsigned stopped; /* no more checkouts; written once */
 	unsigned places; /* see place.h; more than one under LOCAL only */
 	unsigned cpus;   /* entries of place_of_cpu */
 	uint8_t *place_of_cpu;
