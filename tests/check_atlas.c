@@ -13,9 +13,9 @@
 enum { K = BUFPOOL_CLASS_4K, BUFS = 3, REGIONS = 2 * BUFPOOL_CLASSES };
 
 static struct {
-	bufpool_t pool;
 	struct region region[REGIONS], *tables[2][REGIONS];
 	struct bp_buf bufs[REGIONS][BUFS];
+	bufpool_t pool; /* without depots */
 } world __attribute__((aligned(64)));
 
 /* Apart from one another; the higher i, the higher it lies. */

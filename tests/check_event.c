@@ -156,11 +156,14 @@ END_TEST
 
 START_TEST(no_more_files)
 {
-	const struct rlimit none = {0, 0};
 	bufpool_t *pool = class_pool(K, 1);
+	struct rlimit usual, none;
 
+	must(getrlimit(RLIMIT_NOFILE, &usual) == 0);
+	none = (struct rlimit) {0, usual.rlim_max};
 	must(setrlimit(RLIMIT_NOFILE, &none) == 0);
 	REFUSED(!bufpool_event_open(pool, 1), EMFILE);
+	must(setrlimit(RLIMIT_NOFILE, &usual) == 0);
 	bufpool_destroy(pool);
 }
 END_TEST
