@@ -24,6 +24,11 @@
  * than those of subscribers that are stuck, see judge().  So only who is stuck
  * can overflow, and is cut off.
  *
+ * Or nobody is, with --exhausted wait: then the pool is the brake.  A queue has
+ * room for all buffers that there are.  When none is left, the hub leaves the
+ * publishers alone until a buffer comes home, from whichever worker, which an
+ * event of the pool tells.  So the slowest sets the pace, however slow it is.
+ *
  * Nobody waits for a socket.  A subscriber belongs to one worker.  The hub adds
  * subscribers and fills queues, the worker takes away, both under the worker's
  * lock, which it gives up while it writes.
@@ -80,15 +85,18 @@ static struct {
 	const char *publish, *subscribe;
 	size_t buffer;
 	unsigned queue, patience, threads, stats_every;
-	bool copy;
+	const char *exhausted;
+	bool copy, wait;
 } opt = { .buffer = 64 << 10, .queue = 64, .patience = 500, .threads = 1 };
 
 static bufpool_t *pool;
+static bufpool_event_t *home; /* opt.wait: a buffer has come home */
 static struct worker *workers;
 
 /* What the hub waits for; RELEASED is an eventfd: the last brake has gone.  With
-   a brake on, publishers have to wait, and so they are last. */
-enum { SIGNALS, TIMER, RELEASED, JOINERS, NEWCOMERS, PUBLISHERS, HUB_FDS };
+   a brake on, publishers have to wait, and so they are last; and while BUFFER is
+   waited for, that is the event's, and not -1. */
+enum { SIGNALS, TIMER, RELEASED, JOINERS, NEWCOMERS, BUFFER, PUBLISHERS, HUB_FDS };
 static struct pollfd hub[HUB_FDS];
 static atomic_uint brakes; /* put on by the hub, released by workers too */
 static atomic_bool stopping;
@@ -125,9 +133,25 @@ static void publish(bufpool_buf_t *buf)
 	bufpool_frozen_unref(f);
 }
 
+/* NULL, and the event is armed, if all are out; or with an error. */
+static bufpool_buf_t *get_buffer(void)
+{
+	bufpool_buf_t *buf;
+
+	if (!opt.wait)
+		return bufpool_checkout(pool, opt.buffer);
+	while (!(buf = bufpool_try_checkout(pool, opt.buffer)))
+		if (bufpool_event_arm(home) == 0) {
+			hub[BUFFER].fd = bufpool_event_fd(home);
+			errno = EAGAIN;
+			break;
+		}
+	return buf;
+}
+
 static void read_publisher(int fd)
 {
-	bufpool_buf_t *buf = bufpool_checkout(pool, opt.buffer);
+	bufpool_buf_t *buf = get_buffer();
 	ssize_t n = buf ? fill(buf, fd) : -1;
 	int error = n < 0 ? errno : 0;
 
@@ -199,7 +223,7 @@ static void set_braking(struct subscriber *s, bool braking)
  */
 static void judge(struct subscriber *s)
 {
-	bool above = s->count > opt.queue / 2;
+	bool above = s->count > opt.queue / 2 && !opt.wait;
 
 	s->stuck = above && (s->stuck || s->worker->idle >= opt.patience);
 	set_braking(s, s->doomed || (above && !s->stuck));
@@ -447,7 +471,8 @@ static void run_hub(void)
 
 	for (;;) {
 		hub[PUBLISHERS].revents = 0;
-		if (poll(hub, brakes ? PUBLISHERS : HUB_FDS, -1) < 0)
+		if (poll(hub, brakes || hub[BUFFER].fd >= 0 ? PUBLISHERS : HUB_FDS,
+		         -1) < 0)
 			continue; /* EINTR, after SIGCONT */
 		if (hub[SIGNALS].revents)
 			return;
@@ -459,6 +484,8 @@ static void run_hub(void)
 			accept_subscribers();
 		if (hub[NEWCOMERS].revents)
 			accept_publisher();
+		if (hub[BUFFER].revents)
+			hub[BUFFER].fd = -1;
 		if (hub[RELEASED].revents)
 			eventfd_read(hub[RELEASED].fd, &count);
 		if (hub[TIMER].revents) {
@@ -484,6 +511,7 @@ static const char help[] =
 "  --queue N         buffers a subscriber may be behind, 1 to 65536 (default: 64)\n"
 "  --patience MS     see below, 1 to 60000 (default: 500)\n"
 "  --threads N       threads that send, 1 to 256 (default: 1)\n"
+"  --exhausted wait  --queue buffers for all and no heap; nobody is cut off\n"
 "  --copy            a malloc'd copy for each subscriber, which nobody erases\n"
 "  --stats-every S   statistics on stderr, 1 to 86400 (default: at the end)\n"
 "  --help, --version\n"
@@ -492,6 +520,7 @@ static const char help[] =
 "slowest sets the pace.  But when nobody at all has taken anything for\n"
 "--patience, who is above half then is not waited for until it is back at\n"
 "half.  The others go on, and who falls a whole queue behind is cut off.\n"
+"With --exhausted wait, publishers wait while all buffers are in queues.\n"
 "\n"
 "SIGINT and SIGTERM: no more is read, subscribers have 5 s to take what is\n"
 "queued, then all are closed.  Exit status: 0; 1 if something failed or a\n"
@@ -505,6 +534,7 @@ static const struct param params[] = {
 	{ "queue", .number = &opt.queue, .max = 65536 },
 	{ "patience", .number = &opt.patience, .max = 60000 },
 	{ "threads", .number = &opt.threads, .max = 256 },
+	{ "exhausted", .text = &opt.exhausted },
 	{ "copy", .on = &opt.copy },
 	{ "stats-every", .number = &opt.stats_every, .max = 86400 },
 	{ 0 },
@@ -534,6 +564,7 @@ static void open_hub(void)
 	    hub[PUBLISHERS].fd < 0 ||
 	    timerfd_settime(hub[TIMER].fd, 0, &every, NULL))
 		die(FAILED, "%s", strerror(errno));
+	hub[BUFFER].fd = -1;
 	for (i = 0; i < HUB_FDS; i++)
 		hub[i].events = POLLIN;
 }
@@ -548,14 +579,21 @@ static void start(void)
 	hub[JOINERS].fd = listen_on("subscribe", opt.subscribe);
 	/*
 	 * As many buffers as can be out at once: the one that is being filled
-	 * and those in the longest queue.  WIPE_USED: read() writes what it
-	 * says and no more, so a buffer that holds little is erased quickly.
+	 * and those in the longest queue; or as may be.  WIPE_USED: read()
+	 * writes what it says and no more, so a buffer that holds little is
+	 * erased quickly.
 	 */
-	set_count(&config, opt.buffer, 1 + (opt.copy ? 0 : opt.queue));
+	set_count(&config, opt.buffer,
+	          (opt.wait ? 0 : 1) + (opt.copy ? 0 : opt.queue));
 	config.wipe = BUFPOOL_WIPE_USED;
 	pool = bufpool_create(&config);
 	if (!pool)
 		die(FAILED, "cannot create the pool: %s", strerror(errno));
+	if (opt.wait)
+		home = bufpool_event_open(pool, opt.buffer);
+	if (opt.wait && !home)
+		die(FAILED, "cannot wait for buffers of that size: %s",
+		    strerror(errno));
 	workers = calloc(opt.threads, sizeof(*workers));
 	if (!workers)
 		die(FAILED, "%s", strerror(errno));
@@ -592,11 +630,17 @@ int main(int argc, char **argv)
 	if (!opt.publish || !opt.subscribe)
 		die(USAGE, "--publish and --subscribe are needed; "
 		           "fanout --help says more");
+	opt.wait = opt.exhausted && strcmp(opt.exhausted, "wait") == 0;
+	if (opt.exhausted && !opt.wait)
+		die(USAGE, "--exhausted: '%s' is not wait", opt.exhausted);
+	if (opt.wait && opt.copy)
+		die(USAGE, "--copy takes from the heap, --exhausted wait does not");
 	start();
 	run_hub();
 	drain();
 	report();
 	bufpool_stats(pool, &stats);
+	bufpool_event_close(home);
 	bufpool_destroy(pool);
 	if (stats.checked_out)
 		die(FAILED, "%" PRIu64 " buffers are missing",

@@ -52,6 +52,7 @@
  *     EINVAL     a bad argument; a NULL pool where one is needed
  *     ENOBUFS    no buffer, and the heap is not allowed or its limit reached
  *     ENOMEM     no memory
+ *     ECANCELED  a checkout, or arming an event, after bufpool_shutdown()
  *
  * Misuse that has no error to return (returning a buffer twice, a handle that
  * is none of ours, len above capacity) prints one line that begins "bufpool: "
@@ -100,6 +101,9 @@ typedef struct {
 	size_t len;
 	bufpool_frozen_t *owner;
 } bufpool_slice_t;
+
+/* Says by a file descriptor that a buffer has come home. */
+typedef struct bufpool_event bufpool_event_t;
 
 /* ---------------------------------------------------------- configuration */
 
@@ -277,10 +281,19 @@ bufpool_t *bufpool_create(const bufpool_config_t *config);
 /*
  * Let go of a pool.  Buffers that are out stay valid and are returned as ever;
  * the memory goes when the last one comes home, and at once if none is out,
- * also while other threads live that hold some in their caches.  Never waits.
- * NULL is fine.
+ * also while other threads live that hold some in their caches.  Its events have
+ * to be closed before.  Never waits.  NULL is fine.
  */
 void bufpool_destroy(bufpool_t *pool);
+
+/*
+ * No more checkouts: from now on every one fails with ECANCELED, those asleep in
+ * bufpool_checkout_wait() too, and armed events become readable.  (One that runs
+ * at the same time may still succeed.)  Returns go on, and so does all else.  It is
+ * how a program ends its waiters before it destroys the pool.  For good; again,
+ * and NULL, are fine.
+ */
+void bufpool_shutdown(bufpool_t *pool);
 
 /* --------------------------------------------------------------- checkout */
 
@@ -314,8 +327,12 @@ bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size);
  * timeout is over; NULL waits for ever.  A signal does not end the wait.  What
  * is not pooled is ENOBUFS at once.
  *
+ * Of several waiters, and events, on one class as many are woken as buffers come
+ * back, those that came first before others.
+ *
  * EINVAL     timeout is negative, or its nanoseconds are not below 10^9
  * ETIMEDOUT  nothing came back in time
+ * ECANCELED  bufpool_shutdown() was called
  */
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
                                      const struct timespec *timeout);
@@ -342,6 +359,52 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size,
  * program is loaded.  The macro changes nothing under AddressSanitizer and
  * ThreadSanitizer, nor beside a library that was built for memory checkers.
  */
+
+/* ----------------------------------------------------------------- events */
+
+/*
+ * Wait for a buffer in an event loop, which must not sleep elsewhere: by a file
+ * descriptor for poll, epoll or io_uring.
+ *
+ *     while ((buf = bufpool_try_checkout(pool, size)) == NULL) {
+ *             if (errno != ENOBUFS || bufpool_event_arm(event) < 0)
+ *                     return stop();
+ *             ...if it was 0: back to the loop, and on from here when
+ *             bufpool_event_fd(event) is readable
+ *     }
+ *
+ * Once armed, it becomes readable when a buffer of its class comes back, by any
+ * thread's return, last unref, flush or exit.  That is a hint: somebody else may
+ * be quicker, so try, and arm again.  It is for one buffer and for one event or
+ * waiter: who has been told, and does not want the buffer any more, closes the
+ * event, or takes the buffer and returns it, and others are told.
+ *
+ * An event belongs to the process that opened it: in a child of fork it is only
+ * to be closed.  Calls that name the same event are for one thread at a time.
+ */
+
+/*
+ * For the class that serves size.  What is not pooled is ENOBUFS.  Takes a file
+ * descriptor (EMFILE, ENFILE as eventfd(2)).
+ */
+bufpool_event_t *bufpool_event_open(bufpool_t *pool, size_t size);
+
+/* The descriptor: to be polled for reading, and for nothing else.  It is closed on
+   exec, and by bufpool_event_close(). */
+int bufpool_event_fd(const bufpool_event_t *event);
+
+/*
+ * Have it tell of the next buffer.  It is first made unreadable.  0: it is armed;
+ * 1: it is not, as a buffer is idle: try now.  None that comes back after a try
+ * that failed is missed.  Again while it is armed is fine.
+ *
+ * EPERM      in a child of fork
+ * ECANCELED  bufpool_shutdown() was called
+ */
+int bufpool_event_arm(bufpool_event_t *event);
+
+/* Armed or not; before the pool's destroy.  NULL is fine. */
+void bufpool_event_close(bufpool_event_t *event);
 
 /* ----------------------------------------------------------------- return */
 
@@ -446,8 +509,24 @@ size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out,
 int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
                        size_t *offset);
 
+/* The same for a frozen buffer. */
+int bufpool_frozen_region(const bufpool_frozen_t *f, unsigned *index,
+                          size_t *offset);
+
 /* The node that a buffer lies on, by its OS index; -1: several, or unknown. */
 int bufpool_buf_node(const bufpool_buf_t *buf);
+
+/*
+ * From a pointer to its handle, for callbacks that hand back nothing else: the
+ * buffer that is out, or the frozen one (no reference is added), and holds p,
+ * anywhere in its capacity.  The caller owns it, or holds a reference, or is told
+ * of one that comes and goes.  Takes no lock.
+ *
+ * ENOENT  not in the pool's memory (the heap's is not), or idle; or the buffer is
+ *         frozen, or is not
+ */
+bufpool_buf_t *bufpool_buf_at(bufpool_t *pool, const void *p);
+bufpool_frozen_t *bufpool_frozen_at(bufpool_t *pool, const void *p);
 
 /* ------------------------------------------------------------- statistics */
 

@@ -6,8 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "atlas.h"
 #include "checkout.h"
-#include "region.h"
+#include "misuse.h"
 #include "take.h"
 
 /* ----------------------------------------------------------- size classes */
@@ -73,7 +74,7 @@ bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES)
 		buf = bp_take(pool, k, size);
-	return buf != NULL ? buf : fail(ENOBUFS);
+	return buf != NULL ? buf : fail(refusal(pool, ENOBUFS));
 }
 
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
@@ -90,7 +91,7 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 	     timeout->tv_nsec >= 1000000000))
 		error = EINVAL;
 	if (error == 0 && (k == BUFPOOL_CLASSES || pool->total[k] == 0))
-		error = ENOBUFS;
+		error = refusal(pool, ENOBUFS);
 	if (error != 0)
 		return fail(error);
 	if (timeout != NULL && timeout->tv_sec > for_ever)
@@ -99,7 +100,7 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 	if (buf == NULL)
 		buf = bp_take_wait(pool, k, size, timeout);
 	if (buf == NULL)
-		return fail(ETIMEDOUT);
+		return fail(refusal(pool, ETIMEDOUT));
 	errno = saved;
 	return buf;
 }
@@ -164,26 +165,17 @@ size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out, size_t max)
 }
 
 /* The region that a buffer lies in; NULL if it is from the heap. */
-static struct region *region_of(const char *call, const bufpool_buf_t *buf)
+static struct region *region_of(const struct bp_buf *d)
 {
-	const struct bp_buf *d = (const struct bp_buf *) buf;
-
-	check_handle(call, d, BP_OUT);
 	if (d->klass == BP_FROM_HEAP)
 		return NULL;
 	return &d->pool->region[pool_depot(d->pool, d->place, d->klass)->region];
 }
 
-int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
-                       size_t *offset)
+static int tell_region(const struct bp_buf *d, unsigned *index, size_t *offset)
 {
-	struct region *r;
+	struct region *r = region_of(d);
 
-	if (buf == NULL) {
-		errno = EINVAL;
-		return -1;
-	}
-	r = region_of("bufpool_buf_region", buf);
 	if (r == NULL) {
 		errno = ENOENT;
 		return -1;
@@ -191,20 +183,76 @@ int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
 	if (index != NULL)
 		*index = r->pub.index;
 	if (offset != NULL)
-		*offset = (size_t) ((char *) buf->data - (char *) r->pub.base);
+		*offset = (size_t) (d->base - (char *) r->pub.base);
 	return 0;
+}
+
+int bufpool_buf_region(const bufpool_buf_t *buf, unsigned *index,
+                       size_t *offset)
+{
+	const struct bp_buf *d = (const struct bp_buf *) buf;
+
+	if (d == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	check_handle("bufpool_buf_region", d, BP_OUT);
+	return tell_region(d, index, offset);
+}
+
+int bufpool_frozen_region(const bufpool_frozen_t *f, unsigned *index,
+                          size_t *offset)
+{
+	const struct bp_buf *d = (const struct bp_buf *) f;
+
+	if (d == NULL) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (handle_state(d) != BP_FROZEN)
+		bp_misuse_handle("bufpool_frozen_region", d);
+	return tell_region(d, index, offset);
+}
+
+/* The buffer that holds p, if it is of that state. */
+static struct bp_buf *buf_at(const bufpool_t *pool, const void *p,
+                             uint32_t state)
+{
+	struct bp_buf *d;
+
+	if (pool == NULL) {
+		errno = EINVAL;
+		return NULL;
+	}
+	d = bp_atlas_find(pool, p);
+	if (d != NULL && ck_pr_load_32(&d->state) == state)
+		return d;
+	errno = ENOENT;
+	return NULL;
+}
+
+bufpool_buf_t *bufpool_buf_at(bufpool_t *pool, const void *p)
+{
+	return (bufpool_buf_t *) buf_at(pool, p, BP_OUT);
+}
+
+bufpool_frozen_t *bufpool_frozen_at(bufpool_t *pool, const void *p)
+{
+	return (bufpool_frozen_t *) buf_at(pool, p, BP_FROZEN);
 }
 
 int bufpool_buf_node(const bufpool_buf_t *buf)
 {
+	const struct bp_buf *d = (const struct bp_buf *) buf;
 	int saved = errno, node;
 	struct region *r;
 
-	if (buf == NULL) {
+	if (d == NULL) {
 		errno = EINVAL;
 		return -1;
 	}
-	r = region_of("bufpool_buf_node", buf);
+	check_handle("bufpool_buf_node", d, BP_OUT);
+	r = region_of(d);
 	node = r != NULL ? bp_region_node(r) : NODE_ASK;
 	if (node == NODE_ASK)
 		node = bp_node_of(buf->data, buf->capacity);

@@ -8,16 +8,22 @@
 
 /* ----------------------------------------------------------- beginning, end */
 
+/* The fast checkouts do not know it any more. */
+static void cache_divert(struct cache *c)
+{
+	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
+	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
+	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
+}
+
 static void cache_revoke(struct cache *c)
 {
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		bp_magazine_revoke(&c->fast.magazine[k]);
 	ck_pr_store_uint(&c->dead, 1);
 	/* Another pool may come to lie where this one does. */
-	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
+	cache_divert(c);
 	ck_pr_store_64(&c->fast.key, 0);
-	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
-	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
 	ck_pr_store_64(&c->fast.special_key, 0);
 	ck_pr_fence_memory(); /* see the end of bp_cache_answer() */
 	ck_pr_store_8(&c->fast.alarm, 1);
@@ -51,15 +57,17 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 	   this one now; or it finds out here what they have come for. */
 	ck_pr_fence_memory();
 	ck_pr_store_8(&fast->alarm, 1);
+	if (ck_pr_load_uint(&pool->stopped))
+		cache_divert(c);
 	if (ck_pr_load_uint(&pool->closing))
 		cache_revoke(c);
 }
 
 static void cache_init(const bufpool_t *pool, struct cache *c,
-                       struct seat seat)
+                       struct berth berth)
 {
 	memset(c, 0, sizeof(*c));
-	c->seat = seat;
+	c->berth = berth;
 	c->pool_id = pool->id;
 	c->demand = pool->demand;
 	c->refs = 2;
@@ -69,10 +77,10 @@ static void cache_init(const bufpool_t *pool, struct cache *c,
 
 void bp_cache_reset(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 {
-	struct seat seat = bp_roster_take(&pool->demand->roster);
+	struct berth berth = bp_roster_take(&pool->demand->roster);
 
-	cache_init(pool, c, seat);
-	*seat_cache(seat) = c;
+	cache_init(pool, c, berth);
+	*berth_cache(berth) = c;
 	cache_show(pool, c, cpu);
 }
 
@@ -83,13 +91,13 @@ void bp_cache_reset(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 #define CACHE_LEN round_up(sizeof(struct cache), PAGE)
 #define CACHE_STAGGERS ((CACHE_LEN - sizeof(struct cache)) / CK_MD_CACHELINE + 1)
 
-static struct cache *cache_map(struct seat seat)
+static struct cache *cache_map(struct berth berth)
 {
 	char *page = bp_map(CACHE_LEN);
 
 	if (page == NULL)
 		return NULL;
-	page += seat.n % CACHE_STAGGERS * CK_MD_CACHELINE;
+	page += berth.n % CACHE_STAGGERS * CK_MD_CACHELINE;
 	return (struct cache *) page;
 }
 
@@ -98,36 +106,36 @@ static void cache_unmap(struct cache *c)
 	bp_unmap((char *) c - (uintptr_t) c % PAGE, CACHE_LEN);
 }
 
-static struct cache *cache_new(bufpool_t *pool, struct seat seat)
+static struct cache *cache_new(bufpool_t *pool, struct berth berth)
 {
-	struct cache *c = cache_map(seat);
+	struct cache *c = cache_map(berth);
 
 	if (c == NULL)
 		return NULL;
-	cache_init(pool, c, seat);
+	cache_init(pool, c, berth);
 	bp_demand_ref(c->demand);
 	c->shard = ck_pr_faa_uint(&pool->next_shard, 1) % DEPOT_SHARDS;
 	ck_pr_fence_release(); /* that before it is seen */
-	ck_pr_store_ptr(seat_cache(seat), c);
+	ck_pr_store_ptr(berth_cache(berth), c);
 	return c;
 }
 
 struct cache *bp_cache_enter(bufpool_t *pool, uint32_t cpu)
 {
-	struct seat seat = bp_roster_take(&pool->demand->roster);
+	struct berth berth = bp_roster_take(&pool->demand->roster);
 	struct cache *c;
 
-	if (seat.roster == NULL)
+	if (berth.roster == NULL)
 		return NULL;
-	c = *seat_cache(seat);
+	c = *berth_cache(berth);
 	if (c != NULL)
 		ck_pr_inc_uint(&c->refs);
 	else
-		c = cache_new(pool, seat);
+		c = cache_new(pool, berth);
 	if (c != NULL)
 		cache_show(pool, c, cpu);
 	else
-		bp_roster_leave(seat);
+		bp_roster_leave(berth);
 	return c;
 }
 
@@ -147,14 +155,14 @@ uint64_t bp_cache_disown(struct cache *c, bufpool_t **pool)
 	uint64_t owed = 0;
 
 	bp_cache_flush(c, pool, &owed);
-	bp_roster_leave(c->seat);
+	bp_roster_leave(c->berth);
 	bp_cache_unref(c);
 	return owed;
 }
 
 void bp_cache_drop_all(bufpool_t *pool)
 {
-	struct walk walk = walk_caches(pool, SEATS_ALL);
+	struct walk walk = walk_caches(pool, BERTHS_ALL);
 	struct cache *c;
 
 	while ((c = bp_walk_next(&walk)) != NULL)
@@ -254,7 +262,7 @@ void bp_cache_answer(struct cache *c, bufpool_t **pool, uint64_t *owed)
 /* Every cache hears of it; then what was put before can be seen. */
 static bool alarm_all(bufpool_t *pool)
 {
-	struct walk walk = walk_caches(pool, SEATS_TAKEN);
+	struct walk walk = walk_caches(pool, BERTHS_TAKEN);
 	struct cache *c;
 
 	while ((c = bp_walk_next(&walk)) != NULL)
@@ -273,13 +281,13 @@ struct gather {
 	bool moving;   /* an owner may have had some in its hands */
 };
 
-static void give_back(struct gather *g, struct bp_buf *d)
+static void give_back(bufpool_t *pool, struct bp_buf *d)
 {
-	struct depot *depot = pool_depot(g->pool, d->place, g->k);
+	struct depot *depot = pool_depot(pool, d->place, d->klass);
 
 	account_in(depot, 0, 1);
 	bp_depot_give(depot, 0, &d, 1);
-	demand_given(g->pool->demand, g->k, 1);
+	demand_given(pool->demand, d->klass, 1);
 }
 
 /* To be read after its magazine: what it took from there, or is to put there, is
@@ -320,7 +328,7 @@ static void rob_one(struct gather *g, struct cache *c, uint64_t end)
 
 	while ((d = bp_magazine_steal(&c->fast.magazine[g->k], end)) != NULL) {
 		if (g->found != NULL)
-			give_back(g, d);
+			give_back(g->pool, d);
 		else
 			g->found = d;
 	}
@@ -354,7 +362,7 @@ struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k)
 	move_begin(q, NULL, k);
 	word = bp_demand_declare(w, &first);
 	heard = alarm_all(pool);
-	g.walk = walk_caches(pool, SEATS_TAKEN);
+	g.walk = walk_caches(pool, BERTHS_TAKEN);
 	heard = heard && rob(&g);
 	move_end(q, NULL, k);
 	if (first)
@@ -366,9 +374,31 @@ struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k)
 	return g.found;
 }
 
+struct bp_buf *bp_cache_collect(bufpool_t *pool, unsigned place, unsigned k)
+{
+	struct bp_buf *d;
+
+	/* Nobody can see it while it is in our hands. */
+	move_begin(pool->demand, NULL, k);
+	d = bp_cache_gather(pool, place, k);
+	if (d != NULL)
+		give_back(pool, d);
+	move_end(pool->demand, NULL, k);
+	return d;
+}
+
+void bp_cache_divert_all(bufpool_t *pool)
+{
+	struct walk walk = walk_caches(pool, BERTHS_ALL);
+	struct cache *c;
+
+	while ((c = bp_walk_next(&walk)) != NULL)
+		cache_divert(c);
+}
+
 uint64_t bp_cache_revoke_all(bufpool_t *pool)
 {
-	struct walk first = walk_caches(pool, SEATS_ALL), second = first;
+	struct walk first = walk_caches(pool, BERTHS_ALL), second = first;
 	struct cache *c;
 	bufpool_t *same;
 	uint64_t found = 0;
@@ -392,7 +422,7 @@ uint64_t bp_cache_revoke_all(bufpool_t *pool)
 
 /* ------------------------------------------------- what gone threads counted */
 
-/* The caller has the seat, and the sums. */
+/* The caller has the berth, and the sums. */
 static void add_up(const struct cache *c, const struct shared_counts *old,
                    struct shared_counts *sums)
 {
@@ -439,18 +469,18 @@ static void fold_one(struct sums *sums, struct cache *c)
 
 void bp_cache_fold(bufpool_t *pool)
 {
-	struct walk walk = walk_caches(pool, SEATS_GONE);
+	struct walk walk = walk_caches(pool, BERTHS_GONE);
 	struct cache *c;
 
 	if (!ck_pr_cas_uint(&pool->sums.busy, 0, 1))
 		return;
 	ck_pr_fence_acquire();
 	while ((c = bp_walk_next(&walk)) != NULL) {
-		if (!bp_roster_claim(c->seat))
+		if (!bp_roster_claim(c->berth))
 			continue;
 		fold_one(&pool->sums, c);
-		bp_roster_forget(c->seat);
-		bp_roster_leave(c->seat);
+		bp_roster_forget(c->berth);
+		bp_roster_leave(c->berth);
 	}
 	ck_pr_fence_release();
 	ck_pr_store_uint(&pool->sums.busy, 0);

@@ -32,7 +32,7 @@ struct cache {
 	uint64_t pool_id;      /* no two pools ever share one */
 	struct demand *demand; /* the pool's */
 	unsigned shard;
-	struct seat seat;   /* in the roster */
+	struct berth berth;   /* in the roster */
 	unsigned refs;      /* its pool, and its thread */
 	unsigned dead;      /* its pool is destroyed */
 	unsigned moving;    /* a bit per class: the owner may have idle buffers
@@ -87,6 +87,13 @@ void bp_cache_answer(struct cache *c, bufpool_t **pool, uint64_t *owed);
  */
 struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k);
 
+/* The same, with that one too: one of those that were there a moment ago. */
+struct bp_buf *bp_cache_collect(bufpool_t *pool, unsigned place, unsigned k);
+
+/* Checkouts go past all caches from now on; the pool's `stopped` is set.  Returns
+   do not. */
+void bp_cache_divert_all(bufpool_t *pool);
+
 /* Take all that is in any cache of a pool, for good: how many. */
 uint64_t bp_cache_revoke_all(bufpool_t *pool);
 
@@ -107,9 +114,9 @@ static inline struct shared_counts *sums_of(struct sums *sums, unsigned version)
 	return sums->counts[(version + 1) / 2 % 2];
 }
 
-static inline struct walk walk_caches(const bufpool_t *pool, enum seats seats)
+static inline struct walk walk_caches(const bufpool_t *pool, enum berths berths)
 {
-	return bp_walk(&pool->demand->roster, seats);
+	return bp_walk(&pool->demand->roster, berths);
 }
 
 /* What a thread may cache of class k, at a place, is empty and stays so.  (What is

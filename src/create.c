@@ -4,10 +4,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "atlas.h"
 #include "cache.h"
 #include "erase.h"
 #include "fork.h"
 #include "life.h"
+#include "misuse.h"
 #include "place.h"
 #include "region.h"
 #include "room.h"
@@ -177,7 +179,8 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
 		total += cfg->count[k];
 	len = sizeof(*pool) + depots * sizeof(struct depot) +
 	      total * sizeof(struct bp_buf) + depots * sizeof(struct region) +
-	      total * sizeof(uint32_t) + places->n * places->n + cpus;
+	      2 * depots * sizeof(struct region *) + total * sizeof(uint32_t) +
+	      places->n * places->n + cpus;
 	len = round_up(len, bp_page_size());
 	space = lay_out(cfg, places->n, len, NULL);
 	pool = bp_reserve(space, alignment_of(cfg));
@@ -196,7 +199,8 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
 	pool->account.depots = (unsigned) depots;
 	pool->descriptor = (struct bp_buf *) (pool->depot + depots);
 	pool->region = (struct region *) (pool->descriptor + total);
-	pool->link = (uint32_t *) (pool->region + depots);
+	pool->by_address = (struct region **) (pool->region + depots);
+	pool->link = (uint32_t *) (pool->by_address + 2 * depots);
 	pool->near = (uint8_t *) (pool->link + total);
 	pool->cpus = cpus;
 	pool->place_of_cpu = pool->near + places->n * places->n;
@@ -238,6 +242,8 @@ static int class_init(bufpool_t *pool, const struct places *places,
 	bp_depot_init(depot, bufs, pool->link + at, total, pool->shards);
 	if (total == 0)
 		return 0;
+	r->bufs = bufs;
+	r->count = total;
 	error = bp_region_fill(r, places, place, pool->flags);
 	if (error != 0)
 		return error;
@@ -249,6 +255,7 @@ static int class_init(bufpool_t *pool, const struct places *places,
 		         pool->wipe);
 		d->state = BP_HOME;
 	}
+	bp_atlas_enter(pool, r);
 	bp_erase_choose(k, r->pub.base);
 	return 0;
 }
@@ -386,6 +393,8 @@ void bufpool_destroy(bufpool_t *pool)
 
 	if (pool == NULL)
 		return;
+	if (CK_CC_UNLIKELY(ck_pr_load_32(&pool->demand->events) != 0))
+		bp_misuse("bufpool_destroy", pool, "an event of it is open");
 	ck_pr_store_uint(&pool->closing, 1);
 	/* Before the caches are looked for: see cache_show(). */
 	ck_pr_fence_memory();

@@ -74,6 +74,17 @@ struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard)
 	return NULL;
 }
 
+struct bp_buf *bp_depot_see_one(const struct depot *depot)
+{
+	for (unsigned i = 0; i <= depot->shards; i++) {
+		uint32_t top = stack_top(ck_pr_load_64(&depot->shard[i].head));
+
+		if (top < STACK_CLOSED)
+			return &depot->bufs[top];
+	}
+	return NULL;
+}
+
 bool bp_depot_give(struct depot *depot, unsigned shard, struct bp_buf *const *bufs,
                    unsigned n)
 {

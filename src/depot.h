@@ -53,6 +53,9 @@ unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
 
 struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard);
 
+/* One that is in, DEPOT_COLD too, without taking it; NULL if none is. */
+struct bp_buf *bp_depot_see_one(const struct depot *depot);
+
 /*
  * Give n > 0 buffers, the warmest first, in one step.  Once they can be seen
  * the depot is not touched again: by then another thread may have freed it.

@@ -18,6 +18,7 @@
  *     roster             the caches of a pool, by number
  *     demand             scarcity, and who sleeps for it
  *     pool               all of these together
+ *     atlas              where in a pool an address lies
  *     registry           all pools
  *     cache              what one thread caches of one pool: spill, gather
  *     life               how a pool ends
@@ -26,7 +27,7 @@
  *     give take          a buffer back, and out of all that
  *     checkout           the calls that have fast paths; generated
  *     fork               pools in a child process
- *     create api frozen stats trim           the other calls
+ *     create api event frozen stats trim     the other calls
  */
 #ifndef POOL_H
 #define POOL_H
@@ -68,6 +69,7 @@ struct bufpool {
 	uint32_t total[BUFPOOL_CLASSES]; /* buffers */
 	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
 	unsigned flags;
+	unsigned stopped; /* no more checkouts; written once */
 	unsigned places; /* see place.h; more than one under LOCAL only */
 	unsigned cpus;   /* entries of place_of_cpu */
 	uint8_t *place_of_cpu;
@@ -76,6 +78,8 @@ struct bufpool {
 	uint32_t *link;            /* the depots' */
 	unsigned regions;
 	struct region *region; /* where the payloads lie */
+	struct region **by_address; /* see atlas.h */
+	unsigned charted;            /* regions, there */
 	void *(*attach)(void *arg, const bufpool_region_t *region);
 	void (*detach)(void *arg, const bufpool_region_t *region, void *cookie);
 	void *attach_arg;

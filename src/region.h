@@ -8,12 +8,15 @@
 #ifndef REGION_H
 #define REGION_H
 
+#include "buf.h"
 #include "place.h"
 
 struct region {
 	/* As bufpool_regions() shows it until a trim; numa_node where that is
 	   known for sure, else NODE_ASK. */
 	bufpool_region_t pub;
+	struct bp_buf *bufs; /* the descriptors of what lies in it, in order, */
+	uint32_t count;      /* so many */
 	size_t mapped;    /* bytes, with what rounds len up to pages */
 	size_t before;    /* bytes of address space before base that are its own,
 	                     as is the guard behind it */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "roster.h"
 
-static uint64_t bit_of(struct seat seat)
+static uint64_t bit_of(struct berth berth)
 {
-	return (uint64_t) 1 << seat.n % 64;
+	return (uint64_t) 1 << berth.n % 64;
 }
 
 static bool set_if_clear(uint64_t *word, uint64_t bit)
@@ -17,24 +17,24 @@ static bool set_if_clear(uint64_t *word, uint64_t bit)
 	return true;
 }
 
-bool bp_roster_claim(struct seat seat)
+bool bp_roster_claim(struct berth berth)
 {
-	if (!set_if_clear(&seat.roster->taken[seat.n / 64], bit_of(seat)))
+	if (!set_if_clear(&berth.roster->taken[berth.n / 64], bit_of(berth)))
 		return false;
 	ck_pr_fence_acquire(); /* its last owner's writes before ours */
-	ck_pr_or_64(&seat.roster->counted[seat.n / 64], bit_of(seat));
+	ck_pr_or_64(&berth.roster->counted[berth.n / 64], bit_of(berth));
 	return true;
 }
 
-void bp_roster_leave(struct seat seat)
+void bp_roster_leave(struct berth berth)
 {
 	ck_pr_fence_release();
-	ck_pr_and_64(&seat.roster->taken[seat.n / 64], ~bit_of(seat));
+	ck_pr_and_64(&berth.roster->taken[berth.n / 64], ~bit_of(berth));
 }
 
-void bp_roster_forget(struct seat seat)
+void bp_roster_forget(struct berth berth)
 {
-	ck_pr_and_64(&seat.roster->counted[seat.n / 64], ~bit_of(seat));
+	ck_pr_and_64(&berth.roster->counted[berth.n / 64], ~bit_of(berth));
 }
 
 /* The next one, made if there is none; NULL if memory is short. */
@@ -54,7 +54,7 @@ static struct roster *next_of(struct roster *r)
 	return next;
 }
 
-struct seat bp_roster_take(struct roster *first)
+struct berth bp_roster_take(struct roster *first)
 {
 	for (struct roster *r = first; r != NULL; r = next_of(r)) {
 		for (unsigned i = 0; i < ROSTER_WORDS; i++) {
@@ -62,14 +62,14 @@ struct seat bp_roster_take(struct roster *first)
 
 			while ((free = ~ck_pr_load_64(&r->taken[i])) != 0) {
 				unsigned bit = (unsigned) __builtin_ctzll(free);
-				struct seat seat = { r, i * 64 + bit };
+				struct berth berth = { r, i * 64 + bit };
 
-				if (bp_roster_claim(seat))
-					return seat;
+				if (bp_roster_claim(berth))
+					return berth;
 			}
 		}
 	}
-	return (struct seat){ NULL, 0 };
+	return (struct berth){ NULL, 0 };
 }
 
 void bp_roster_clear(struct roster *first)
@@ -95,21 +95,21 @@ static uint64_t bits_of(const struct walk *w)
 	uint64_t taken = ck_pr_load_64(&w->roster->taken[w->word]);
 	uint64_t counted = ck_pr_load_64(&w->roster->counted[w->word]);
 
-	switch (w->seats) {
-	case SEATS_TAKEN:
+	switch (w->berths) {
+	case BERTHS_TAKEN:
 		return taken;
-	case SEATS_COUNTED:
+	case BERTHS_COUNTED:
 		return counted;
-	case SEATS_GONE:
+	case BERTHS_GONE:
 		return counted & ~taken;
 	default:
 		return UINT64_MAX;
 	}
 }
 
-struct walk bp_walk(struct roster *first, enum seats seats)
+struct walk bp_walk(struct roster *first, enum berths berths)
 {
-	struct walk w = { .roster = first, .seats = seats };
+	struct walk w = { .roster = first, .berths = berths };
 
 	w.left = bits_of(&w);
 	return w;

@@ -107,7 +107,7 @@ static bool add_caches(bufpool_t *pool, bufpool_stats_t *out)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		add_counts(&sums_of(sums, version)[k], &out->per_class[k]);
 	leaving = version % 2 != 0 ? ck_pr_load_ptr(&sums->leaving) : NULL;
-	walk = walk_caches(pool, SEATS_COUNTED);
+	walk = walk_caches(pool, BERTHS_COUNTED);
 	while ((c = bp_walk_next(&walk)) != NULL)
 		if (c != leaving)
 			add_cache(c, out);

@@ -16,6 +16,7 @@ struct search {
 	struct cache *c; /* the thread's; it may have none */
 	unsigned k, here, shard;
 	bool stolen;
+	bool see; /* only: it is not to be taken */
 };
 
 static inline void count(const struct search *s, const struct bp_buf *d, unsigned n)
@@ -55,8 +56,11 @@ static inline void taken(const struct search *s, unsigned place, unsigned n)
 static struct bp_buf *take_at(struct search *s, unsigned place)
 {
 	struct depot *depot = pool_depot(s->pool, place, s->k);
-	struct bp_buf *d = bp_depot_take_one(depot, s->shard);
+	struct bp_buf *d;
 
+	if (s->see)
+		return bp_depot_see_one(depot);
+	d = bp_depot_take_one(depot, s->shard);
 	if (d == NULL) {
 		d = bp_depot_take_one(depot, DEPOT_COLD);
 		if (d == NULL)
@@ -101,7 +105,8 @@ static struct bp_buf *look_at(struct search *s, unsigned place)
 
 	if (d != NULL || caches_are_empty(s->pool, place, s->k))
 		return d;
-	d = bp_cache_gather(s->pool, place, s->k);
+	d = s->see ? bp_cache_collect(s->pool, place, s->k)
+	           : bp_cache_gather(s->pool, place, s->k);
 	s->stolen = d != NULL;
 	return d != NULL ? d : take_at(s, place);
 }
@@ -285,12 +290,21 @@ static inline struct search search_for(bufpool_t *pool, unsigned k)
 	return s;
 }
 
+/* There may be some.  The fast paths know no cache of a pool that is stopped: so where
+   they know this thread's, that need not be looked at. */
+static inline bool is_served(const bufpool_t *pool, unsigned k)
+{
+	return pool->total[k] > 0 &&
+	       (CK_CC_LIKELY(OWNER_SEE(&bp_thread_fast->pool) == pool) ||
+	        !is_stopped(pool));
+}
+
 bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 {
 	struct bp_buf *d = NULL;
 	struct search s;
 
-	if (pool->total[k] == 0)
+	if (!is_served(pool, k))
 		return NULL;
 	s = search_for(pool, k);
 	if (s.c != NULL) {
@@ -312,6 +326,19 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 	return d != NULL ? hand_out(d, len) : NULL;
 }
 
+bool bp_sees_idle(bufpool_t *pool, unsigned k)
+{
+	struct search s = search_for(pool, k);
+	int saved = errno;
+	bool seen;
+
+	s.see = true;
+	seen = (s.c != NULL && bp_magazine_count(&s.c->fast.magazine[k]) > 0) ||
+	       find_idle(&s) != NULL;
+	errno = saved;
+	return seen;
+}
+
 size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
                     bufpool_buf_t **bufs, size_t n)
 {
@@ -319,7 +346,7 @@ size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
 	struct search s;
 	unsigned m;
 
-	if (pool->total[k] == 0)
+	if (!is_served(pool, k))
 		return 0;
 	s = search_for(pool, k);
 	/* Not past what is in the magazine, from which a fast path may just have
@@ -374,6 +401,9 @@ bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
                             const struct timespec *timeout)
 {
 	struct demand *q = pool->demand;
+	struct seat unseen = { .fd = -1 }; /* by those who call */
+	struct seat *seat = bp_seat_take(q, k, -1);
+	uint32_t ticket = bp_seat_ticket(q, k);
 	struct timespec until, *deadline = NULL;
 	bufpool_buf_t *buf;
 	bool over = false;
@@ -382,29 +412,31 @@ bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
 		until = now_plus(timeout);
 		deadline = &until;
 	}
-	ck_pr_inc_32(&q->klass[k].waiters);
+	if (seat == NULL)
+		seat = &unseen;
 	for (;;) {
-		uint32_t seen = ck_pr_load_32(&q->klass[k].seq);
-
-		/* Announced, and what comes after seen changes it, before we
-		   look; see demand.h. */
-		ck_pr_fence_memory();
+		/* Announced, with the ticket that it came with, before it
+		   looks; see demand.h. */
+		bp_seat_announce(q, k, seat, ticket);
 		buf = bp_take(pool, k, len);
-		if (buf != NULL || over)
+		if (buf != NULL || over || is_stopped(pool))
 			break;
-		if (all_trusted(pool, k)) {
-			bp_demand_sleep(q, k, seen, deadline);
+		if (seat != &unseen && all_trusted(pool, k)) {
+			bp_seat_sleep(seat, ticket, deadline);
 		} else {
 			/* Somebody is moving some; or membarrier() is refused
-			   now, and a put can go unseen. */
+			   now, and a put can go unseen; or nobody calls. */
 			const struct timespec moment = { 0, 1000000 };
 			struct timespec end = now_plus(&moment);
 
-			bp_demand_sleep(q, k, seen, &end);
+			bp_seat_sleep(seat, ticket, &end);
 		}
 		over = is_over(deadline); /* look once more, though */
 	}
-	ck_pr_dec_32(&q->klass[k].waiters);
+	if (seat != &unseen)
+		bp_seat_leave(q, k, seat);
+	else
+		bp_seat_withdraw(q, k, seat);
 	return buf;
 }
 
@@ -417,8 +449,8 @@ bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment)
 	int saved = errno, error;
 	struct bp_buf *d;
 
-	if (pool->exhausted == BUFPOOL_FAIL)
-		return fail(ENOBUFS);
+	if (is_stopped(pool) || pool->exhausted == BUFPOOL_FAIL)
+		return fail(refusal(pool, ENOBUFS));
 	d = bp_heap_take(&pool->heap, k, capacity,
 	                 alignment > PAGE ? alignment : PAGE, &error);
 	if (d == NULL)

@@ -16,11 +16,15 @@
 /* Pool memory of class k for len bytes, or NULL; errno is left alone. */
 bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len);
 
+/* Whether there would be one, idle; the class is as after a take. */
+bool bp_sees_idle(bufpool_t *pool, unsigned k);
+
 /* Up to n, as far as the depot of the thread's place has them, in one step. */
 size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
                     bufpool_buf_t **bufs, size_t n);
 
-/* As bp_take(), but sleeps for want of a buffer; may set errno. */
+/* As bp_take(), but sleeps for want of a buffer, unless the pool is stopped; may set
+   errno. */
 bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
                             const struct timespec *timeout);
 
@@ -36,6 +40,18 @@ bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment);
 static inline int check_request(const bufpool_t *pool, size_t size)
 {
 	return size > PTRDIFF_MAX ? EOVERFLOW : pool == NULL ? EINVAL : 0;
+}
+
+/* Since bufpool_shutdown(). */
+static inline bool is_stopped(const bufpool_t *pool)
+{
+	return ck_pr_load_uint(&pool->stopped) != 0;
+}
+
+/* Why there is no buffer, if it is not that. */
+static inline int refusal(const bufpool_t *pool, int error)
+{
+	return is_stopped(pool) ? ECANCELED : error;
 }
 
 static inline bufpool_buf_t *fail(int error)

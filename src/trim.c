@@ -16,22 +16,6 @@ static bool drop(bufpool_t *pool, struct depot *depot, struct bp_buf *d)
 	return dropped;
 }
 
-/* What the caches hold goes to the depot. */
-static void collect(bufpool_t *pool, unsigned place, unsigned k)
-{
-	struct depot *depot = pool_depot(pool, place, k);
-	struct bp_buf *d;
-
-	if (caches_are_empty(pool, place, k))
-		return;
-	d = bp_cache_gather(pool, place, k);
-	if (d == NULL)
-		return;
-	account_in(depot, 0, 1);
-	bp_depot_give(depot, 0, &d, 1);
-	demand_given(pool->demand, k, 1);
-}
-
 /* Bytes given back of one class at one place.  One buffer at a time, since
    nobody else can see those that we hold, and the system takes its time. */
 static size_t trim_class(bufpool_t *pool, unsigned place, unsigned k)
@@ -42,7 +26,8 @@ static size_t trim_class(bufpool_t *pool, unsigned place, unsigned k)
 	if (depot->total == 0 || pool->region[depot->region].keep)
 		return 0;
 	move_begin(pool->demand, NULL, k);
-	collect(pool, place, k);
+	if (!caches_are_empty(pool, place, k))
+		bp_cache_collect(pool, place, k);
 	/* Not for ever, should others be as quick to return more. */
 	for (uint32_t i = 0; i < depot->total; i++) {
 		struct bp_buf *d = bp_depot_take_one(depot, 0);

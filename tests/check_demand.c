@@ -6,7 +6,10 @@
  */
 #include "common.h"
 
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <ucontext.h>
 
@@ -174,7 +177,7 @@ START_TEST(movers_are_not_trusted)
 
 	make(FEW);
 	put_to_sleep(&s, pool, 1);
-	walk = walk_caches(pool, SEATS_TAKEN);
+	walk = walk_caches(pool, BERTHS_TAKEN);
 	c = bp_walk_next(&walk);
 	c->moving = 1u << K;
 	ck_assert_uint_eq(drain(pool, K, bufs, FEW + 1), FEW);
@@ -236,7 +239,7 @@ static void set_state(enum state state)
 {
 	static const uint64_t bits[] = {0, SCARCE, SCARCE | TRUSTED};
 	uint64_t word = want->scarce & ~(uint64_t) (SCARCE | TRUSTED);
-	struct walk walk = walk_caches(pool, SEATS_TAKEN);
+	struct walk walk = walk_caches(pool, BERTHS_TAKEN);
 	struct cache *c;
 
 	ck_pr_store_64(&want->scarce, word + SCARCE_COUNT + bits[state]);
@@ -340,6 +343,80 @@ START_TEST(waiters_are_woken)
 }
 END_TEST
 
+/* ------------------------------------------------------------------- seats */
+
+static bufpool_event_t *open_event(void)
+{
+	bufpool_event_t *event = bufpool_event_open(pool, 1);
+
+	must(event);
+	return event;
+}
+
+static bool is_told(const bufpool_event_t *event)
+{
+	struct pollfd at = {.fd = bufpool_event_fd(event), .events = POLLIN};
+
+	return poll(&at, 1, 0) == 1;
+}
+
+/* Nobody waits: a return has nothing to look for. */
+static bool nobody_waits(void)
+{
+	return pool->demand->klass[K].waiters == 0;
+}
+
+/* More than a bench has; and tickets that begin anew. */
+enum { GUESTS = 300 };
+
+START_TEST(seats_and_tickets)
+{
+	bufpool_event_t *events[GUESTS];
+	bufpool_buf_t *bufs[FEW + 1];
+	struct seat *seat;
+
+	make(FEW);
+	ck_assert_uint_eq(drain(pool, K, bufs, FEW + 1), FEW);
+	pool->demand->klass[K].tickets = UINT32_MAX - GUESTS / 2;
+	for (int i = 0; i < GUESTS; i++) {
+		events[i] = open_event();
+		ck_assert(nobody_waits());
+	}
+	for (int i = 0; i < GUESTS; i++)
+		must(bufpool_event_arm(events[i * 7 % GUESTS]) == 0);
+	ck_assert_uint_eq(pool->demand->klass[K].waiters, GUESTS);
+	for (int i = 0; i < GUESTS; i++) {
+		bufpool_event_t *next = events[i * 7 % GUESTS];
+
+		must(!is_told(next));
+		bufpool_return(bufs[0]);
+		must(is_told(next));
+		bufs[0] = bufpool_try_checkout(pool, 1);
+	}
+	ck_assert(nobody_waits());
+	for (int i = 0; i < GUESTS; i++) {
+		must(bufpool_event_arm(events[i]) == 0);
+		bufpool_event_close(events[i]);
+	}
+	ck_assert(nobody_waits());
+	ck_assert_uint_eq(pool->demand->events, 0);
+	bufpool_return_bulk(bufs, FEW);
+	/* Seats are free again. */
+	seat = bp_seat_take(pool->demand, K, -1);
+	for (int i = 0; i < GUESTS; i++) {
+		bp_seat_leave(pool->demand, K, seat);
+		must(bp_seat_take(pool->demand, K, -1) == seat);
+	}
+	bp_seat_leave(pool->demand, K, seat);
+	/* Not armed where one is idle. */
+	events[0] = open_event();
+	must(bufpool_event_arm(events[0]) == 1);
+	ck_assert(nobody_waits());
+	bufpool_event_close(events[0]);
+	destroy_whole(pool);
+}
+END_TEST
+
 /* ------------------------------------------------------------ at any moment */
 
 #if defined(__x86_64__)
@@ -430,6 +507,248 @@ START_TEST(end_wakes_waiters)
 	ck_assert_int_gt(at, 10);
 	bufpool_return_bulk(bufs, 2);
 	bufpool_thread_flush(pool);
+	destroy_whole(pool);
+}
+END_TEST
+
+/*
+ * An event that is armed while a buffer comes home, the one amid the other: it is
+ * told, or told that there is one.  The loop index: which is amid which.
+ */
+static bufpool_event_t *event;
+static bufpool_buf_t *returned;
+static int armed;
+
+static void arm_it(void)
+{
+	armed = bufpool_event_arm(event);
+}
+
+static void return_it(void)
+{
+	bufpool_return(returned);
+}
+
+static void *arm_thread(void *arg)
+{
+	arm_it();
+	return arg;
+}
+
+static void another_arms(void)
+{
+	run_thread(arm_thread, NULL);
+}
+
+static void another_returns(void)
+{
+	return_elsewhere(returned);
+}
+
+START_TEST(armed_amid_a_return)
+{
+	bufpool_buf_t *bufs[2];
+	long at = 0;
+
+	if (is_valgrind())
+		return;
+	make(2);
+	event = open_event();
+	for (bool acted = true; acted; at += stride()) {
+		for (int i = 0; i < 2; i++)
+			bufs[i] = bufpool_try_checkout(pool, 1);
+		must(bufs[0] && bufs[1]);
+		must(!bufpool_try_checkout(pool, 1));
+		/* Not only where it is scarce at first. */
+		if (at % 2)
+			set_state(PLENTIFUL);
+		returned = bufs[0];
+		acted = _i ? act_within(arm_it, another_returns, at)
+		           : act_within(return_it, another_arms, at);
+		if (!acted && !_i)
+			another_arms();
+		if (!acted && _i)
+			another_returns();
+		must(armed == 1 || (armed == 0 && is_told(event)));
+		bufpool_return(bufs[1]);
+		bufpool_thread_flush(pool);
+	}
+	ck_assert_int_gt(at, 100);
+	bufpool_event_close(event);
+	ck_assert(nobody_waits());
+	destroy_whole(pool);
+}
+END_TEST
+
+/*
+ * Two are called at once, and the first announces itself anew, at any moment: it is
+ * not called for the second.
+ */
+static struct seat *first_seat, *second_seat;
+static uint32_t first_ticket;
+
+static void call_both(void)
+{
+	bp_demand_wake(pool->demand, K, 2);
+}
+
+static void first_comes_again(void)
+{
+	bp_seat_announce(pool->demand, K, first_seat, first_ticket);
+}
+
+START_TEST(called_once_each)
+{
+	struct demand *q;
+	long at = 0;
+
+	if (is_valgrind())
+		return;
+	make(1);
+	q = pool->demand;
+	for (bool acted = true; acted; at++) {
+		first_seat = bp_seat_take(q, K, -1);
+		second_seat = bp_seat_take(q, K, -1);
+		first_ticket = bp_seat_ticket(q, K);
+		bp_seat_announce(q, K, second_seat, bp_seat_ticket(q, K));
+		bp_seat_announce(q, K, first_seat, first_ticket);
+		acted = act_within(call_both, first_comes_again, at);
+		must(second_seat->word == (SEAT_TAKEN | SEAT_CALLED));
+		bp_seat_leave(q, K, first_seat);
+		bp_seat_leave(q, K, second_seat);
+		ck_assert(nobody_waits());
+	}
+	ck_assert_int_gt(at, 50);
+	destroy_whole(pool);
+}
+END_TEST
+
+/*
+ * An event that is closed while a return has it in its hands: what comes to be
+ * at its descriptor's number is not written to, and it is closed in the end.
+ */
+static int number, stranger;
+
+static void *close_thread(void *arg)
+{
+	bufpool_event_close(event);
+	stranger = eventfd(0, EFD_NONBLOCK);
+	must(stranger >= 0);
+	return arg;
+}
+
+static void another_closes(void)
+{
+	run_thread(close_thread, NULL);
+}
+
+START_TEST(closed_amid_a_return)
+{
+	long at = 0, reused = 0;
+
+	if (is_valgrind())
+		return;
+	make(1);
+	for (bool acted = true; acted; at += stride()) {
+		bufpool_event_t *next;
+		uint64_t count;
+
+		event = open_event();
+		next = open_event();
+		number = bufpool_event_fd(event);
+		returned = bufpool_try_checkout(pool, 1);
+		must(returned);
+		must(bufpool_event_arm(event) == 0);
+		must(bufpool_event_arm(next) == 0);
+		acted = act_within(return_it, another_closes, at);
+		if (!acted)
+			another_closes();
+		reused += stranger == number;
+		must(read(stranger, &count, sizeof(count)) < 0);
+		must(stranger == number || fcntl(number, F_GETFD) == -1);
+		close(stranger);
+		/* Whoever of the two it was for. */
+		must(is_told(next));
+		bufpool_event_close(next);
+		ck_assert(nobody_waits());
+		ck_assert_uint_eq(pool->demand->events, 0);
+	}
+	ck_assert_int_gt(at, 100);
+	ck_assert_int_gt(reused, 3);
+	ck_assert_int_lt(reused, at); /* it was in hand, too */
+	destroy_whole(pool);
+}
+END_TEST
+
+/* A thread that stands still, wherever it is, with an event, holds nobody up. */
+static void arm_and_close(void)
+{
+	bufpool_event_t *mine = open_event();
+
+	armed = bufpool_event_arm(mine);
+	bufpool_event_close(mine);
+}
+
+static void return_to_event(void)
+{
+	bufpool_return(returned);
+}
+
+static void (*const walks[])(void) = {arm_and_close, return_to_event};
+
+static void *get_on(void *arg)
+{
+	const struct timespec no_time = {0, 0};
+	bufpool_event_t *mine = open_event();
+	bufpool_buf_t *bufs[FEW + 1];
+	size_t n = drain(pool, K, bufs, FEW + 1);
+
+	/* But for the one that is being returned; one of those that come home may
+	   be for the one that stands still. */
+	must(n >= FEW - 1 && n <= FEW);
+	must(!bufpool_checkout_wait(pool, 1, &no_time));
+	must(bufpool_event_arm(mine) == 0);
+	bufpool_return(bufs[0]);
+	bufpool_return(bufs[1]);
+	bufpool_return(bufs[2]);
+	must(is_told(mine));
+	bufs[0] = bufpool_checkout_wait(pool, 1, NULL);
+	must(bufs[0]);
+	bufpool_return(bufs[0]);
+	bufpool_event_close(mine);
+	bufpool_return_bulk(bufs + 3, n - 3);
+	return arg;
+}
+
+static void others_get_on(void)
+{
+	run_thread(get_on, NULL);
+}
+
+START_TEST(stopped_with_an_event)
+{
+	long at = 0;
+
+	if (is_valgrind())
+		return;
+	make(FEW);
+	event = open_event();
+	for (bool acted = true; acted; at += stride()) {
+		bufpool_buf_t *bufs[FEW + 1];
+
+		must(drain(pool, K, bufs, FEW + 1) == FEW);
+		must(bufpool_event_arm(event) == 0);
+		returned = bufs[0];
+		if (walks[_i] == arm_and_close)
+			bufpool_return_bulk(bufs, FEW);
+		else
+			bufpool_return_bulk(bufs + 1, FEW - 1);
+		must(is_told(event));
+		acted = act_within(walks[_i], others_get_on, at);
+	}
+	ck_assert_int_gt(at, 50);
+	bufpool_event_close(event);
+	ck_assert(nobody_waits());
 	destroy_whole(pool);
 }
 END_TEST
@@ -617,9 +936,14 @@ int main(void)
 	tcase_add_test(tc, movers_are_not_trusted);
 	tc = add_case(suite, "waiting", 20);
 	tcase_add_loop_test(tc, waiters_are_woken, 0, ARRAY_SIZE(wakers));
+	tcase_add_test(tc, seats_and_tickets);
 #if defined(__x86_64__)
 	tc = add_case(suite, "at any moment", 30);
 	tcase_add_test(tc, end_wakes_waiters);
+	tcase_add_loop_test(tc, armed_amid_a_return, 0, 2);
+	tcase_add_test(tc, called_once_each);
+	tcase_add_test(tc, closed_amid_a_return);
+	tcase_add_loop_test(tc, stopped_with_an_event, 0, ARRAY_SIZE(walks));
 	tcase_add_test(tc, moved_while_it_looks);
 	tcase_add_test(tc, moved_behind_its_back);
 	tcase_add_test(tc, trust_is_not_misplaced);

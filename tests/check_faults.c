@@ -763,7 +763,7 @@ START_TEST(no_membarrier)
 	for (int i = 0; i < 3; i++)
 		put_to_sleep(&s[i], pool, 6);
 	/* The fast paths, which have none, are not for these caches. */
-	walk = walk_caches(pool, SEATS_TAKEN);
+	walk = walk_caches(pool, BERTHS_TAKEN);
 	while ((c = bp_walk_next(&walk)) != NULL)
 		must(c->fast.pool == BP_NO_POOL && c->fast.fenced);
 	ck_assert_uint_eq(drain(pool, BUFPOOL_CLASS_4K, bufs, 24), 24);
@@ -1132,7 +1132,7 @@ static struct {
 
 static void at_fence(void)
 {
-	struct walk walk = walk_caches(fencing.pool, SEATS_TAKEN);
+	struct walk walk = walk_caches(fencing.pool, BERTHS_TAKEN);
 	const struct cache *c;
 
 	must(is_scarce(want_of(fencing.pool->demand, 0, BUFPOOL_CLASS_4K)));

@@ -129,6 +129,92 @@ static void lies_in(const bufpool_buf_t *buf, const bufpool_region_t *r,
 	ck_assert_int_eq(node, node_of(buf->data, buf->capacity));
 }
 
+/* By whichever of its bytes. */
+static void is_found_as(bufpool_t *pool, const char *data, size_t capacity,
+                        bufpool_buf_t *buf, bufpool_frozen_t *f)
+{
+	const size_t at[] = { 0, 1, capacity / 2, capacity - 1 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(at); i++) {
+		bufpool_buf_t *found;
+		bufpool_frozen_t *frozen;
+
+		if (buf)
+			KEEPS_ERRNO(found = bufpool_buf_at(pool, data + at[i]));
+		else
+			REFUSED(!(found = bufpool_buf_at(pool, data + at[i])),
+			        ENOENT);
+		if (f)
+			KEEPS_ERRNO(frozen = bufpool_frozen_at(pool,
+			                                       data + at[i]));
+		else
+			REFUSED(!(frozen = bufpool_frozen_at(pool, data + at[i])),
+			        ENOENT);
+		ck_assert_ptr_eq(found, buf);
+		ck_assert_ptr_eq(frozen, f);
+	}
+}
+
+static void is_found(bufpool_t *pool, bufpool_buf_t *buf)
+{
+	const char *data = buf->data;
+	size_t capacity = buf->capacity, offset, of_frozen;
+	unsigned index, index_of_frozen;
+	bufpool_frozen_t *f;
+	int rc;
+
+	is_found_as(pool, data, capacity, buf, NULL);
+	ck_assert_int_eq(bufpool_buf_region(buf, &index, &offset), 0);
+	f = bufpool_freeze(buf);
+	is_found_as(pool, data, capacity, NULL, f);
+	KEEPS_ERRNO(rc = bufpool_frozen_region(f, &index_of_frozen,
+	                                       &of_frozen));
+	ck_assert_int_eq(rc, 0);
+	ck_assert_uint_eq(index_of_frozen, index);
+	ck_assert_uint_eq(of_frozen, offset);
+	ck_assert_int_eq(bufpool_frozen_region(f, NULL, NULL), 0);
+	ck_assert_ptr_eq(bufpool_thaw(f), buf); /* no reference was added */
+	is_found_as(pool, data, capacity, buf, NULL);
+}
+
+START_TEST(buffers_are_found)
+{
+	bufpool_config_t config = counts(70, 9, 3, 2);
+	bufpool_t *pool = make_pool(config), *other = make_pool(config);
+	bufpool_region_t r[REGIONS];
+	size_t n = regions_of(pool, r), on_stack;
+	const char *data[100];
+	struct hoard hoard;
+
+	for (int round = 0; round < 2; round++) {
+		take_all(pool, &hoard);
+		for (size_t i = 0; i < hoard.n; i++) {
+			is_found(pool, hoard.buf[i]);
+			data[i] = hoard.buf[i]->data;
+			is_found_as(other, data[i], PAGE, NULL, NULL);
+		}
+		for (size_t i = 0; i < n; i++) {
+			const char *base = r[i].base;
+
+			is_found_as(pool, base - PAGE, PAGE, NULL, NULL);
+			is_found_as(pool, base + r[i].len, PAGE, NULL, NULL);
+		}
+		give_all(&hoard);
+		/* In a cache, in the depot. */
+		for (size_t i = 0; i < 84; i++)
+			is_found_as(pool, data[i], PAGE, NULL, NULL);
+	}
+	REFUSED(!bufpool_buf_at(pool, &on_stack), ENOENT);
+	REFUSED(!bufpool_buf_at(pool, NULL), ENOENT);
+	REFUSED(!bufpool_frozen_at(pool, (void *) UINTPTR_MAX), ENOENT);
+	REFUSED(!bufpool_buf_at(NULL, data[0]), EINVAL);
+	REFUSED(!bufpool_frozen_at(NULL, data[0]), EINVAL);
+	REFUSED(bufpool_frozen_region(NULL, NULL, NULL) == -1, EINVAL);
+	bufpool_destroy(other);
+	bufpool_destroy(pool);
+}
+END_TEST
+
 START_TEST(buffers_lie_in_regions)
 {
 	bufpool_t *pool = make_pool(counts(70, 9, 3, 2));
@@ -158,6 +244,7 @@ START_TEST(heap_buffers_lie_in_none)
 		bufpool_buf_t *buf = bufpool_checkout(pool, sizes[i]);
 		unsigned index = 77;
 		size_t offset = 78;
+		bufpool_frozen_t *f;
 		int node;
 
 		ck_assert_ptr_nonnull(buf);
@@ -168,7 +255,11 @@ START_TEST(heap_buffers_lie_in_none)
 		ck_assert_uint_eq(offset, 78);
 		KEEPS_ERRNO(node = bufpool_buf_node(buf));
 		ck_assert_int_eq(node, node_of(buf->data, buf->capacity));
-		bufpool_return(buf);
+		is_found_as(pool, buf->data, buf->capacity, NULL, NULL);
+		f = bufpool_freeze(buf);
+		is_found_as(pool, bufpool_frozen_data(f), sizes[i], NULL, NULL);
+		REFUSED(bufpool_frozen_region(f, &index, &offset) == -1, ENOENT);
+		bufpool_frozen_unref(f);
 	}
 	REFUSED(bufpool_buf_region(NULL, NULL, NULL) == -1, EINVAL);
 	REFUSED(bufpool_buf_node(NULL) == -1, EINVAL);
@@ -280,6 +371,15 @@ MISUSE(frozen)
 MISUSE(bogus)
 MISUSE(askew)
 
+static void region_of_thawed(void)
+{
+	bufpool_frozen_t *f = bufpool_freeze(bufpool_checkout(
+		bufpool_create(NULL), 100));
+
+	bufpool_thaw(f);
+	bufpool_frozen_region(f, NULL, NULL);
+}
+
 #define MISUSED(what)                                                          \
 	{ "region of " #what, region_of_##what, "bufpool_buf_region" },        \
 	{                                                                      \
@@ -289,6 +389,7 @@ static const struct misuse misuses[] = {
 	MISUSED(returned), MISUSED(returned_to_heap),
 	MISUSED(frozen),   MISUSED(bogus),
 	MISUSED(askew),
+	{ "region of thawed", region_of_thawed, "bufpool_frozen_region" },
 };
 
 START_TEST(dead_handles_are_loud)
@@ -1084,6 +1185,7 @@ static Suite *region_suite(void)
 	tcase_add_test(tc, regions_arguments);
 	tcase_add_loop_test(tc, classes_are_aligned, 0, BUFPOOL_CLASSES);
 	tcase_add_test(tc, buffers_lie_in_regions);
+	tcase_add_test(tc, buffers_are_found);
 	tcase_add_test(tc, heap_buffers_lie_in_none);
 	tcase_add_loop_test(tc, few_mappings, 0, 4);
 	tcase_add_loop_test(tc, heap_takes_what_it_gives, 0,

@@ -245,7 +245,7 @@ START_TEST(progress)
 }
 END_TEST
 
-/* The walker's seat is a new one, or one that had an owner, whose counts are still
+/* The walker's berth is a new one, or one that had an owner, whose counts are still
    to be added to the pool's. */
 START_TEST(comers_beside_comers)
 {

@@ -431,6 +431,40 @@ within_seconds()
 	done
 }
 
+# memory NAME: of the server, in kB
+memory()
+{
+	awk -v name="$1:" '$1 == name { print $2 }' "/proc/$(cat pid)/status"
+}
+
+# With eight buffers and no heap, one subscriber that does not read stops the
+# publisher, and nothing else comes of it: the memory stays what it was, nobody is
+# cut off, and when it goes on all get everything.
+bounded()
+{
+	serve --exhausted wait --queue 8 --patience 1 --stats-every 1 "$@"
+	subscribers 1 4
+	before=$(memory VmRSS)
+	signal STOP 4 4
+	publisher <data &
+	publishing=$!
+	eventually exhausted_pool
+	kill -0 $publishing || fail "the publisher is not held up"
+	signal CONT 4 4
+	wait $publishing || fail "the publisher fails"
+	[ $(($(memory VmHWM) - before)) -lt 1024 ] ||
+		fail "memory grows: $before kB, then $(memory VmHWM) kB"
+	stop TERM
+	got 1 4 data
+	[ "$(number misses)$(number peak_checked_out)" = ' 0 8' ] ||
+		fail "not the pool's buffers alone"
+	grep -q ', 4 subscribers, 0 cut off$' err || fail "somebody is cut off"
+}
+exhausted_pool()
+{
+	[ "$(number checked_out)" = ' 8' ]
+}
+
 # Subscribers have 5 s at the end.
 deadline()
 {
@@ -523,9 +557,12 @@ bad_usage()
 	refused 2 'is not a size' $tcp --buffer 1025M
 	refused 2 nonsense $tcp --nonsense
 	refused 2 "'more' is no option" $tcp more
+	refused 2 "'fail' is not wait" $tcp --exhausted fail
+	refused 2 'heap' $tcp --exhausted wait --copy
+	refused 1 'cannot wait' $tcp --exhausted wait --buffer 3M
 	"$fanout" --help >out || fail "--help fails"
 	for option in publish subscribe buffer queue patience threads copy \
-		stats-every help; do
+		exhausted stats-every help; do
 		grep -q -e "--$option" out || fail "--help: no --$option"
 	done
 }
@@ -538,6 +575,7 @@ run=fanout.sh
 	beside 1 deadline $unix
 	beside 2 doomed $unix
 	beside 3 vanish $unix
+	beside 4 bounded $unix --threads 2
 
 	bad_usage
 	taken $tcp

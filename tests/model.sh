@@ -54,6 +54,11 @@ ok scarcity -DOPS=1 -DSCARCE -DSLOW
 ok scarcity -DOPS=0 -DROBS=1 -DCACHED=2 -DMINE=0
 ok scarcity -DOPS=0 -DWAITERS=2 -DCACHED=2 -DMINE=0
 ok scarcity -DOPS=0 -DWAITERS=2 -DTRUSTED -DMINE=1 -DSTORED=1
+ok scarcity -DOPS=1 -DEVENT
+ok scarcity -DOPS=1 -DEVENT -DENTER
+ok scarcity -DOPS=0 -DROBS=1 -DCACHED=2 -DMINE=0 -DEVENT
+ok scarcity -DOPS=0 -DWAITERS=2 -DTRUSTED -DMINE=1 -DSTORED=1 -DEVENT
+ok scarcity -DOPS=0 -DWAITERS=2 -DIMPATIENT -DMINE=0 -DGIVEN=1
 error magazine -DFAULT=11 -DOPS=2
 error magazine -DFAULT=1 -DOPS=2
 error magazine -DFAULT=2 -DOPS=2
@@ -82,7 +87,7 @@ error scarcity -DFAULT=12 -DENTER
 error scarcity -DFAULT=13 -DOPS=0 -DTRUSTED -DGIVEN=1 -DMINE=0
 error scarcity -DFAULT=14
 error scarcity -DFAULT=15
-error scarcity -DFAULT=16
+error scarcity -DFAULT=16 -DIMPATIENT -DWAITERS=2 -DOPS=0 -DMINE=0 -DGIVEN=1
 error scarcity -DFAULT=17
 error scarcity -DFAULT=18
 error scarcity -DFAULT=19

@@ -4,13 +4,14 @@
  * (src/demand.[ch], find_idle() and bp_take_wait() in take.c, gather and answer
  * in cache.c)
  *
- *     spin -a [-DENTER] [-DOWNER_LOOKS] [-DFENCED] [-DFAULT=n] scarcity.pml
+ *     spin -a [-DENTER] [-DOWNER_LOOKS] [-DFENCED] [-DEVENT] [-DFAULT=n] scarcity.pml
  *     cc -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan -m200000
  *
  * The owner of a cache against threads that have none and wait for a buffer.
  * -DENTER: the cache is new; -DOWNER_LOOKS: the owner looks everywhere too,
- * before it fails; -DFENCED: without membarrier(); -DFAULT=n: with a fault,
- * which must be found.  model.sh runs them all.
+ * before it fails; -DFENCED: without membarrier(); -DEVENT: one waits for an event,
+ * so that it does not look again before it is called; -DIMPATIENT: one may give up,
+ * at any time; -DFAULT=n: with a fault, which must be found.  model.sh runs them all.
  *
  * The magazine is that of magazine.pml, which see for the store buffer, with
  * every access to its indexes but without slots: which buffer it is does not
@@ -21,7 +22,7 @@
  *
  * What only ever grows and is compared for change is a flag per thread that
  * compares: changed since it looked (the stamp in `look`, the word's count in
- * `word`, seq in `seq`).  The stamp is read in one step, though it is a sum over
+ * `word`).  The stamp is read in one step, though it is a sum over
  * several words: as each of them only grows, two equal sums mean that each is
  * unchanged between its two readings, which is from the later first reading to
  * the earlier last.
@@ -32,7 +33,8 @@
  * back (until it has seen its alarm unset, or answered it).  Buffers in the
  * hands of those who move them are idle.
  * And waiting: all waiters get a buffer in the end (or the end state is not
- * valid), since all buffers come home.
+ * valid), since all buffers come home.  Which of those who are announced comes
+ * first does not matter for that: any may be called.
  */
 #ifndef FAULT
 #define FAULT 0
@@ -52,7 +54,7 @@
 #define GIVEN_UNSEEN    (FAULT == 13) /* a give looks for waiters before it */
 #define NO_ALARM_IN_TAKE (FAULT == 14) /* a contested take does not look at it */
 #define WAKE_BEFORE_END (FAULT == 15) /* waiters looked for, then it ends */
-#define SEEN_LATE       (FAULT == 16) /* seq is read after the look */
+#define NO_PASS_ON      (FAULT == 16) /* who was called goes, and calls nobody */
 #define ROOM_LEFT       (FAULT == 17) /* the answer leaves room */
 #define UNANNOUNCED     (FAULT == 18) /* a waiter looks, then announces itself */
 #define NO_FENCE_IN_ROB (FAULT == 19) /* contest, and no second membarrier() */
@@ -130,7 +132,9 @@ byte movers, waiters;
 /* Changed, for those who look: 0 they do not, 1 no, 2 yes. */
 byte look[3];
 byte word[3];
-byte seq[3]; /* 3: asleep */
+
+/* The seats; two, or nobody sits on the second. */
+bool ticket[2], called[2];
 
 /* What no thread sees. */
 byte cached = CACHED;     /* in the magazine */
@@ -219,20 +223,33 @@ end:	do
 
 /* ------------------------------------------------------- whoever it may be */
 
-/* bp_demand_wake(): the number changes, then up to n of those asleep go on. */
+/* call_next(): whoever sits there, if it is announced. */
+inline call(i)
+{
+	atomic { ticket[i] -> ticket[i] = false; called[i] = true };
+	waiters--
+}
+
+/* bp_demand_wake() */
 inline wake(n)
 {
-	atomic { change_of(seq[0]); change_of(seq[1]) };
-	atomic {
+	if
+	:: call(0);
+	   if
+	   :: n > 1 ->
 		if
-		:: n > 1 ->
-			seq[0] = (seq[0] == 3 -> 2 : seq[0]);
-			seq[1] = (seq[1] == 3 -> 2 : seq[1])
-		:: n == 1 && seq[0] == 3 -> seq[0] = 2
-		:: n == 1 && seq[1] == 3 -> seq[1] = 2
-		:: n == 1 && seq[0] != 3 && seq[1] != 3
+		:: call(1)
+		:: !ticket[1]
 		fi
-	}
+	   :: else
+	   fi
+	:: call(1)
+	:: !ticket[0] ->
+		if
+		:: call(1)
+		:: !ticket[1]
+		fi
+	fi
 }
 
 /* n to a shard of the depot: from hands, or from an owner. */
@@ -319,7 +336,8 @@ inline take_one(first)
 
 /*
  * all_trusted(), in so.  In one step: should the word have changed between the
- * reading of it and that of movers, the stamp has; or, before a sleep, seq.
+ * reading of it and that of movers, the stamp has; or, before a sleep, the ticket
+ * is gone.
  */
 inline all_trusted()
 {
@@ -484,6 +502,17 @@ inline find_idle()
 
 /* ------------------------------------------------------------- the waiters */
 
+/* bp_seat_announce() */
+inline announce()
+{
+	if
+	:: !ticket[me] ->
+		waiters++;
+		atomic { ticket[me] = true; called[me] = false }
+	:: else
+	fi
+}
+
 /*
  * bp_take_wait() without a cache, and the buffer comes home.  The look at the
  * depot before find_idle(), which does the same again, is left out.
@@ -496,42 +525,51 @@ active [WAITERS] proctype waiter()
 
 	/* Which of them comes first is all the same. */
 	atomic { ready && begun == me -> begun++ };
-#if !UNANNOUNCED
-	waiters++;
-#endif
 	do
-	:: if
-	   :: !SEEN_LATE -> seq[me] = 1
-	   :: else
-	   fi;
+	::
+#if !UNANNOUNCED
+	   announce();
+#endif
 	   find_idle();
 	   if
 	   :: got -> break
+#ifdef IMPATIENT
+	   :: !got && me == 0 -> break
+#endif
 	   :: else
 	   fi;
 	   all_trusted();
 #if UNANNOUNCED
-	   waiters++;
+	   announce();
 #endif
-#if SEEN_LATE
-	   seq[me] = 1;
+#ifdef EVENT
+	   so = (me == 0 -> true : so);
 #endif
 	   if
-	   :: so ->
-		atomic { seq[me] = (seq[me] == 1 -> 3 : 2) };
-		seq[me] == 2
+	   :: so -> !ticket[me]
 	   :: else
 	   fi;
-	   so = false;
-#if UNANNOUNCED
-	   waiters--;
-#endif
+	   so = false
 	od;
-	atomic { seq[me] = 0; got = false };
-#if !UNANNOUNCED
-	waiters--;
-#endif
-	give(0, 1, false);
+	/* bp_seat_leave() */
+	atomic {
+		if
+		:: ticket[me] -> ticket[me] = false; saw = true
+		:: else
+		fi
+	};
+	if
+	:: saw -> saw = false; waiters--
+	:: else
+	fi;
+	if
+	:: called[me] && !NO_PASS_ON -> called[me] = false; wake(1)
+	:: else -> called[me] = false
+	fi;
+	if
+	:: got -> got = false; give(0, 1, false)
+	:: else
+	fi;
 	done++
 }
 
