@@ -78,7 +78,7 @@ extern "C" {
 /* ------------------------------------------------------------------ types */
 
 /* A pool. */
-typedef struct bufpool bufpool_t;
+typedef struct bufpool_pool bufpool_t;
 
 /*
  * A buffer: writable, with a single owner.  data and len are laid out as a

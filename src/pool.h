@@ -59,7 +59,7 @@ struct sums {
 	struct shared_counts counts[2][BUFPOOL_CLASSES];
 };
 
-struct bufpool {
+struct bufpool_pool {
 	/* Read by every call, written by none. */
 	uint64_t id; /* no two pools of a process ever share one */
 	enum bufpool_wipe wipe;
@@ -85,7 +85,7 @@ struct bufpool {
 	void *attach_arg;
 	size_t meta_len; /* of what is mapped for this and its tables */
 	struct demand *demand;
-	struct bufpool **registered; /* see registry.h */
+	struct bufpool_pool **registered; /* see registry.h */
 	unsigned slot;               /* which one that is */
 
 	/* Written when a thread first comes. */

@@ -174,6 +174,12 @@ cat >"$tmp/headers.c" <<'END'
 #include <bufpool/hwloc.h>
 #include <bufpool/inline.h>
 
+#ifdef __cplusplus
+namespace bufpool /* the user's own */
+{
+typedef bufpool_t pool;
+}
+#endif
 bufpool_config_t init = BUFPOOL_CONFIG_INIT, empty = BUFPOOL_CONFIG_EMPTY;
 void *attach(void *arg, const bufpool_region_t *region);
 void *attach(void *arg, const bufpool_region_t *region)
