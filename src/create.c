@@ -6,6 +6,7 @@
 
 #include "atlas.h"
 #include "cache.h"
+#include "cancel.h"
 #include "erase.h"
 #include "fork.h"
 #include "life.h"
@@ -351,7 +352,7 @@ static bufpool_t *create(const bufpool_config_t *config,
 	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
 	struct places places;
 	bufpool_t *pool = NULL;
-	int saved = errno, error = 0;
+	int saved = errno, error = 0, cancel = cancel_never();
 
 	if (config != NULL && !config_read(&cfg, config))
 		error = EINVAL;
@@ -363,6 +364,7 @@ static bufpool_t *create(const bufpool_config_t *config,
 		pool = pool_build(&cfg, &places, &error);
 		bp_places_drop(&places);
 	}
+	cancel_again(cancel);
 	errno = pool != NULL ? saved : error;
 	return pool;
 }

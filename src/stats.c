@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* stats.c - add the counters up, and print them */
 #include "cache.h"
+#include "cancel.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -264,7 +265,7 @@ int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
 	bufpool_stats_t stats;
 	char *text = NULL;
 	size_t len = 0;
-	int saved = errno;
+	int saved = errno, cancel;
 	FILE *memory;
 	bool ok;
 
@@ -274,9 +275,12 @@ int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
 		return -1;
 	}
 	/* Through memory: one write, of which errno can be told for sure. */
+	cancel = cancel_never();
 	memory = open_memstream(&text, &len);
-	if (memory == NULL)
+	if (memory == NULL) {
+		cancel_again(cancel);
 		return -1;
+	}
 	bufpool_stats(pool, &stats);
 	print[format](&stats, memory);
 	ok = fclose(memory) == 0 && fwrite(text, 1, len, stream) == len &&
@@ -285,6 +289,7 @@ int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
 		errno = saved;
 	saved = errno;
 	free(text);
+	cancel_again(cancel);
 	errno = saved;
 	return ok ? 0 : -1;
 }

@@ -783,6 +783,42 @@ static void *destroy_it(void *pool)
 	return NULL;
 }
 
+/* Cancelled before its first call: it is to get to the end nevertheless. */
+static void *use_while_cancelled(void *arg)
+{
+	bufpool_config_t cfg = BUFPOOL_CONFIG_INIT;
+	FILE **stream = arg;
+	bufpool_t *pool;
+
+	must(pthread_cancel(pthread_self()) == 0);
+	cfg.numa_node = 0; /* hwloc reads many files */
+	pool = bufpool_create(&cfg);
+	must(pool != NULL);
+	must(bufpool_stats_print(pool, *stream, BUFPOOL_JSON) == 0);
+	bufpool_trim(pool);
+	bufpool_destroy(pool);
+	*stream = NULL; /* through */
+	pthread_testcancel();
+	return NULL;
+}
+
+START_TEST(no_cancellation_points)
+{
+	FILE *null = fopen("/dev/null", "w"), *stream = null;
+	pthread_t thread;
+	void *result;
+
+	ck_assert_ptr_nonnull(null);
+	ck_assert_int_eq(pthread_create(&thread, NULL, use_while_cancelled,
+	                                &stream),
+	                 0);
+	pthread_join(thread, &result);
+	fclose(null);
+	ck_assert_ptr_null(stream);
+	ck_assert(result == PTHREAD_CANCELED);
+}
+END_TEST
+
 START_TEST(created_here_destroyed_there)
 {
 	for (int i = 0; i < 100; i++) {
@@ -895,6 +931,7 @@ static Suite *lifetime_suite(void)
 
 	tcase = add_case(suite, "across", 20);
 	tcase_add_test(tcase, created_here_destroyed_there);
+	tcase_add_test(tcase, no_cancellation_points);
 	tcase_add_test(tcase, stale_caches_serve_nobody);
 	tcase = add_case(suite, "regions", 5);
 	tcase_add_loop_test(tcase, regions_have_guards, 0, BUFPOOL_CLASSES);
