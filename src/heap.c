@@ -152,6 +152,7 @@ static bool grow(struct heap *heap, unsigned s)
 		chunk[i].place = s & 0xff;
 		chunk[i].state = BP_HOME;
 		chunk[i].refs = start + i + 1; /* the last by the push */
+		track_release(&chunk[i]);
 	}
 	track_root(chunk, chunk_mapped(s, c));
 	TRACK_IDLE((char *) chunk + chunk_bytes(c), chunk_len(c) * own_size(s));
