@@ -1214,5 +1214,6 @@ int main(void)
 	tcase_add_test(tc, waiter_passes_a_fence);
 	tcase_add_loop_test(tc, waiters_stay_in_the_parent, 0, 2);
 	tcase_add_loop_test(tc, futex_refused_all_the_same, 0, 2);
+	lock_huge_pages(LOCK_SH);
 	return run_suite(suite);
 }

@@ -426,5 +426,6 @@ static Suite *place_suite(void)
 
 int main(void)
 {
+	lock_huge_pages(LOCK_SH);
 	return run_suite(place_suite());
 }

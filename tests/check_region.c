@@ -1222,5 +1222,6 @@ static Suite *region_suite(void)
 
 int main(void)
 {
+	lock_huge_pages(LOCK_EX);
 	return run_suite(region_suite());
 }

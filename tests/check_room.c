@@ -381,5 +381,6 @@ static Suite *room_suite(void)
 
 int main(void)
 {
+	lock_huge_pages(LOCK_SH);
 	return run_suite(room_suite());
 }

@@ -382,5 +382,6 @@ static Suite *trim_suite(void)
 
 int main(void)
 {
+	lock_huge_pages(LOCK_SH);
 	return run_suite(trim_suite());
 }

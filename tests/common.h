@@ -16,6 +16,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -25,6 +26,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -146,6 +148,19 @@ static inline int run_suite(Suite *suite)
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/*
+ * Reserved huge pages are the machine's: a program that counts them (LOCK_EX) does
+ * not run while others may take some (LOCK_SH), those of another build neither.
+ * Held to the program's end.
+ */
+static inline void lock_huge_pages(int how)
+{
+	int fd = open("/proc/sys/vm/nr_hugepages", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0)
+		must(flock(fd, how) == 0);
 }
 
 /*
