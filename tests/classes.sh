@@ -43,7 +43,7 @@ END
 
 cd "$tmp/build"
 "$tmp/src/configure" -q --disable-static --with-classes="$tmp/three.def" \
-	CC="$CC" CFLAGS="${CFLAGS:-} -O1" LDFLAGS="${LDFLAGS:-}" >log 2>&1 ||
+	CC="$CC" CFLAGS="${CFLAGS:-} -O1 -g0" LDFLAGS="${LDFLAGS:-}" >log 2>&1 ||
 	fail "$(cat log)"
 $MAKE libbufpool.la >log 2>&1 || fail "$(cat log)"
 
