@@ -40,7 +40,10 @@
  * Buffers that other threads of the parent had out count as out in the child,
  * for ever; those in their caches come back.  What region_attach registered is
  * the parent's: the child has no cookies and detaches nothing.  Nothing changes
- * in the parent.
+ * in the parent.  The program's own fork handlers (pthread_atfork()) may use,
+ * create and destroy pools, whether they were registered before the library was
+ * loaded (then in the child from Linux 4.14 on) or after; but none may wait for a
+ * thread that creates a pool, nor, in the child, for one that uses one.
  *
  * Errors. A function that returns a pointer returns NULL and sets errno; one
  * that returns int returns 0, or -1 and sets errno; one that returns a size_t or

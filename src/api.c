@@ -9,6 +9,7 @@
 #include "atlas.h"
 #include "checkout.h"
 #include "misuse.h"
+#include "registry.h"
 #include "take.h"
 
 /* ----------------------------------------------------------- size classes */
@@ -144,6 +145,7 @@ void bufpool_thread_flush(bufpool_t *pool)
 {
 	int saved = errno;
 
+	registry_check();
 	bp_thread_flush(pool);
 	errno = saved;
 }
@@ -158,6 +160,7 @@ size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out, size_t max)
 		errno = EINVAL;
 		return 0;
 	}
+	registry_check();
 	for (size_t i = 0; i < max && i < pool->regions; i++)
 		out[i] = bp_region_describe(&pool->region[i]);
 	errno = saved;

@@ -13,6 +13,7 @@
 #include "misuse.h"
 #include "place.h"
 #include "region.h"
+#include "registry.h"
 #include "room.h"
 #include "stack.h"
 #include "track.h"
@@ -395,6 +396,7 @@ void bufpool_destroy(bufpool_t *pool)
 
 	if (pool == NULL)
 		return;
+	registry_check();
 	if (CK_CC_UNLIKELY(ck_pr_load_32(&pool->demand->events) != 0))
 		bp_misuse("bufpool_destroy", pool, "an event of it is open");
 	ck_pr_store_uint(&pool->closing, 1);

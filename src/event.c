@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "misuse.h"
+#include "registry.h"
 #include "take.h"
 
 /* The seat of a handle, which must be that of an event. */
@@ -28,6 +29,7 @@ static struct seat *seat_of(const char *call, const bufpool_event_t *event)
 /* Whether the process that opened it was another, of which this is a child. */
 static bool is_foreign(const struct seat *s)
 {
+	registry_check();
 	return s->life != s->pool->demand->life;
 }
 
@@ -56,6 +58,7 @@ bufpool_event_t *bufpool_event_open(bufpool_t *pool, size_t size)
 	unsigned k = bp_class_of(size);
 	bufpool_event_t *event;
 
+	registry_check();
 	if (error == 0 && (k == BUFPOOL_CLASSES || pool->total[k] == 0))
 		error = ENOBUFS;
 	if (error != 0) {
@@ -140,6 +143,7 @@ void bufpool_shutdown(bufpool_t *pool)
 {
 	if (pool == NULL)
 		return;
+	registry_check();
 	ck_pr_store_uint(&pool->stopped, 1);
 	/* Before the lists of caches and of who waits are read: who enters them
 	   sees it otherwise. */

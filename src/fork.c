@@ -15,6 +15,12 @@
  *
  * Caches of other threads are left alone and their memory is not freed, as what
  * tells where they are may be broken too.
+ *
+ * The program's own handlers may use pools, too.  Those that were registered before
+ * ours come while we hold the lock, which is no matter to their thread; in the child
+ * before all that is done, which is why they have it done (registry.h).  Lest they go
+ * past that by a fast path, a thread that forks goes without its caches from our first
+ * handler to our last.
  */
 #include "fork.h"
 
@@ -125,14 +131,26 @@ bool bp_fork_enter(bufpool_t *pool)
 	return bp_registry_enter(pool);
 }
 
-static void in_child(void)
+static void remake_all(void)
 {
 	bp_estate_remake();
-	bp_registry_unlock();
 	bp_registry_each(remake);
+}
+
+static void before(void)
+{
+	bp_registry_lock();
+	bp_thread_hide();
+}
+
+static void in_child(void)
+{
+	bp_registry_in_child();
+	bp_registry_unlock();
 }
 
 __attribute__((constructor)) static void fork_init(void)
 {
-	pthread_atfork(bp_registry_lock, bp_registry_unlock, in_child);
+	bp_registry_init(remake_all);
+	pthread_atfork(before, bp_registry_unlock, in_child);
 }

@@ -5,6 +5,7 @@
 
 #include "erase.h"
 #include "life.h"
+#include "registry.h"
 #include "thread.h"
 
 /* Symbols of the library's inside that inlined calls use; bufpool/inline.h. */
@@ -153,6 +154,7 @@ static void return_to_heap(struct bp_buf *d)
 	size_t capacity = buf_capacity(d);
 	int saved = errno;
 
+	registry_check();
 	bp_account_heap_in(&pool->account, bp_class_of(capacity), capacity);
 	bp_heap_give(&pool->heap, d);
 	errno = saved;

@@ -2,6 +2,7 @@
 #include "registry.h"
 
 #include <pthread.h>
+#include <sys/mman.h>
 
 #define CHUNK 1000
 static struct registry {
@@ -12,15 +13,23 @@ static struct registry {
 static uint64_t dead;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static __thread unsigned ours; /* so many times; a thread is another in a child */
 
 void bp_registry_lock(void)
 {
-	pthread_mutex_lock(&lock);
+	if (ours++ == 0)
+		pthread_mutex_lock(&lock);
 }
 
 void bp_registry_unlock(void)
 {
-	pthread_mutex_unlock(&lock);
+	if (--ours == 0)
+		pthread_mutex_unlock(&lock);
+}
+
+bool bp_registry_is_ours(void)
+{
+	return ours > 0;
 }
 
 /* The first that is free, and its number. */
@@ -40,6 +49,7 @@ static bufpool_t **find_slot(unsigned *slot)
 
 bool bp_registry_enter(bufpool_t *pool)
 {
+	registry_check();
 	bp_registry_lock();
 	pool->registered = find_slot(&pool->slot);
 	if (pool->registered != NULL)
@@ -75,4 +85,40 @@ void bp_registry_each(void (*visit)(bufpool_t *pool))
 		for (unsigned i = 0; i < CHUNK; i++)
 			if (r->pool[i] != NULL)
 				visit(r->pool[i]);
+}
+
+/* ------------------------------------------------------------ in a child process */
+
+static uint32_t untold = 1;
+static uint32_t *is_right = &untold;
+const uint32_t *bp_registry_is_right = &untold;
+static void (*how)(void);
+
+/* The word lies where the system gives a child zeroes, from Linux 4.14. */
+void bp_registry_init(void (*set_right)(void))
+{
+	uint32_t *word = bp_map(PAGE);
+
+	how = set_right;
+	if (word == NULL || madvise(word, PAGE, MADV_WIPEONFORK) != 0)
+		return;
+	*word = 1;
+	bp_registry_is_right = is_right = word;
+}
+
+void bp_registry_set_right(void)
+{
+	bp_registry_lock();
+	if (ck_pr_load_32(is_right) == 0) {
+		how();
+		ck_pr_fence_release(); /* all of that, before it is said */
+		ck_pr_store_32(is_right, 1);
+	}
+	bp_registry_unlock();
+}
+
+void bp_registry_in_child(void)
+{
+	untold = 0;
+	registry_check();
 }

@@ -25,11 +25,34 @@ void bp_registry_leave(bufpool_t *pool);
 uint64_t bp_registry_dead(void);
 void bp_registry_bury(bool empty);
 
-/* No pool enters meanwhile. */
+/* No pool enters meanwhile, but by the thread that has it; which may have it more
+   than once. */
 void bp_registry_lock(void);
 void bp_registry_unlock(void);
+bool bp_registry_is_ours(void); /* the calling thread has it */
 
 /* Call visit for each; it may free its pool. */
 void bp_registry_each(void (*visit)(bufpool_t *pool));
+
+/*
+ * In a child process the pools have to be set right first.  The library's own fork
+ * handler does it; but those of the program that were registered before are called
+ * before.  So whoever uses more of a pool than the buffer at hand and the cache that
+ * the fast paths know has it done, if it is not.  A thread that such a handler has
+ * started waits until the fork is over.
+ */
+extern const uint32_t *bp_registry_is_right; /* 0: it is not */
+void bp_registry_set_right(void);
+
+static inline void registry_check(void)
+{
+	if (CK_CC_UNLIKELY(ck_pr_load_32(bp_registry_is_right) == 0))
+		bp_registry_set_right();
+	ck_pr_fence_acquire(); /* that before what it is about */
+}
+
+/* What does it; and that this is a child, where the system does not tell. */
+void bp_registry_init(void (*set_right)(void));
+void bp_registry_in_child(void);
 
 #endif

@@ -2,6 +2,7 @@
 /* stats.c - add the counters up, and print them */
 #include "cache.h"
 #include "cancel.h"
+#include "registry.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -125,6 +126,7 @@ void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out)
 	memset(out, 0, sizeof(*out));
 	if (pool == NULL)
 		return;
+	registry_check();
 	bp_cache_fold((bufpool_t *) pool); /* only the sums change */
 	while (!add_caches((bufpool_t *) pool, out) && tries-- > 0)
 		;

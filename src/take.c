@@ -6,6 +6,7 @@
 
 #include "misuse.h"
 #include "region.h"
+#include "registry.h"
 #include "wipe.h"
 
 /* ---------------------------------------------------------- who takes where */
@@ -449,6 +450,7 @@ bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment)
 	int saved = errno, error;
 	struct bp_buf *d;
 
+	registry_check();
 	if (is_stopped(pool) || pool->exhausted == BUFPOOL_FAIL)
 		return fail(refusal(pool, ENOBUFS));
 	d = bp_heap_take(&pool->heap, k, capacity,

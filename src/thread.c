@@ -156,12 +156,21 @@ static struct cache *enrol(bufpool_t *pool, uint32_t cpu)
 	return bp_thread_cache(pool);
 }
 
+void bp_thread_hide(void)
+{
+	bp_thread_fast = &nobody.fast;
+}
+
 struct cache *bp_thread_enter(bufpool_t *pool)
 {
 	uint32_t cpu = pool->places > 1 ? current_cpu() : 0;
-	struct cache *c = bp_thread_cache(pool);
+	struct cache *c;
 	uint64_t owed = 0;
 
+	registry_check();
+	if (CK_CC_UNLIKELY(bp_registry_is_ours()))
+		return NULL; /* it forks */
+	c = bp_thread_cache(pool);
 	if (c == NULL)
 		c = enrol(pool, cpu);
 	if (c == NULL)

@@ -27,6 +27,9 @@ static inline struct cache *thread_enter(bufpool_t *pool)
 	return bp_thread_enter(pool);
 }
 
+/* The fast paths know no cache of this thread, until it enters one again. */
+void bp_thread_hide(void);
+
 /* Send home what the calling thread has cached; NULL: of all pools, and those of
    dead ones go. */
 void bp_thread_flush(const bufpool_t *pool);

@@ -4,6 +4,7 @@
 
 #include "cancel.h"
 #include "region.h"
+#include "registry.h"
 #include "take.h"
 
 /* Send an idle buffer home without its pages; false if those stay. */
@@ -54,6 +55,7 @@ size_t bufpool_trim(bufpool_t *pool)
 	   locked ones are not given. */
 	if (pool->attach != NULL || (pool->flags & BUFPOOL_LOCKED) != 0)
 		return 0;
+	registry_check();
 	cancel = cancel_never();
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		for (unsigned place = 0; place < pool->places; place++)

@@ -649,6 +649,346 @@ START_TEST(waiters_of_the_parent)
 }
 END_TEST
 
+/* -------------------------------------------------- handlers of the program's own */
+
+/*
+ * Pools are used, made and destroyed in fork handlers, of which some were registered
+ * before the library's own: those are called while it has begun, and not ended.
+ */
+enum when { PREPARE, PARENT, CHILD, WHENS };
+
+static void (*on_fork)(bool early, enum when when);
+
+#define HANDLER(name, early, when)                                         \
+	static void name(void)                                             \
+	{                                                                  \
+		if (on_fork)                                               \
+			on_fork(early, when);                              \
+	}
+HANDLER(early_prepare, true, PREPARE)
+HANDLER(early_parent, true, PARENT)
+HANDLER(early_child, true, CHILD)
+HANDLER(late_prepare, false, PREPARE)
+HANDLER(late_parent, false, PARENT)
+HANDLER(late_child, false, CHILD)
+#undef HANDLER
+
+/* Before anything of a library is called. */
+static void register_early(void)
+{
+	pthread_atfork(early_prepare, early_parent, early_child);
+}
+__attribute__((section(".preinit_array"), used)) static void (
+	*const before_all)(void) = register_early;
+
+static void register_late(void)
+{
+	must(pthread_atfork(late_prepare, late_parent, late_child) == 0);
+}
+
+/* The one handler that does something, and what it leaves and finds. */
+static struct {
+	bool early;
+	enum when when;
+	bufpool_t *made, *doomed;
+	bufpool_buf_t *buf; /* of made */
+} handling;
+
+enum { IDLE = TOTAL - OTHERS * HELD - OURS };
+
+/* Others work meanwhile, too. */
+static void handle(bool early, enum when when)
+{
+	if (early != handling.early || when != handling.when)
+		return;
+	must_have(peers.pool, BUFPOOL_CLASS_4K, IDLE);
+	use_in_threads(peers.pool);
+	use_new_pool();
+	handling.made = make_pool(even_config(2));
+	handling.buf = bufpool_checkout(handling.made, 1);
+	fill(handling.buf, 0x44);
+	destroy_whole(handling.doomed);
+	handling.doomed = NULL;
+}
+
+static void go_on_after_handlers(void *arg)
+{
+	(void) arg;
+	must_have(peers.pool, BUFPOOL_CLASS_4K, IDLE);
+	use_in_threads(peers.pool);
+	if (handling.made) {
+		must(all_bytes(handling.buf->data, PAGE, 0x44));
+		bufpool_return(handling.buf);
+		use_in_threads(handling.made);
+		destroy_whole(handling.made);
+	}
+	if (handling.doomed)
+		destroy_whole(handling.doomed);
+}
+
+/* The loop index is when, then whether early, then the depth. */
+START_TEST(handlers_use_pools)
+{
+	handling.when = (enum when) (_i % WHENS);
+	handling.early = _i / WHENS % 2;
+	handling.doomed = make_pool(even_config(2));
+	start_peers(depths[_i / WHENS / 2]);
+	use_in_threads(handling.doomed);
+	on_fork = handle;
+	must_be_well(go_on_after_handlers, NULL);
+	on_fork = NULL;
+	/* What a child has done is nothing to us. */
+	ck_assert((handling.made != NULL) == (handling.when != CHILD));
+	go_on_after_handlers(NULL);
+	end_peers();
+}
+END_TEST
+
+/*
+ * The first call in a child, before the library's handler: it finds the pools as a
+ * child does, and what it does lasts.
+ */
+static struct {
+	bufpool_t *pool, *made;
+	bufpool_buf_t *buf, *large, *got[2]; /* buf and large are out */
+	bufpool_event_t *event;
+	int attached, detached;
+} first;
+
+static void *count_attach(void *arg, const bufpool_region_t *region)
+{
+	(void) arg;
+	(void) region;
+	first.attached++;
+	return &first;
+}
+
+static void count_detach(void *arg, const bufpool_region_t *region,
+                         void *cookie)
+{
+	(void) arg;
+	(void) region;
+	must(cookie == &first);
+	first.detached++;
+}
+
+static bufpool_t *attached_pool(void)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 8);
+
+	config.region_attach = count_attach;
+	config.region_detach = count_detach;
+	return make_pool(config);
+}
+
+static void by_checkout(void)
+{
+	first.got[0] = bufpool_checkout(first.pool, 1);
+	must(first.got[0]);
+}
+
+static void by_class(void)
+{
+	first.got[0] = bufpool_checkout_4k(first.pool);
+	must(first.got[0]);
+}
+
+static void by_bulk(void)
+{
+	must(bufpool_checkout_bulk(first.pool, 1, first.got, 2) == 2);
+}
+
+static void by_return(void)
+{
+	bufpool_return(first.buf);
+	first.buf = NULL;
+}
+
+static void by_unref(void)
+{
+	bufpool_frozen_unref(bufpool_freeze(first.buf));
+	first.buf = NULL;
+}
+
+static void by_flush(void)
+{
+	bufpool_thread_flush(NULL);
+}
+
+static void by_heap(void)
+{
+	first.got[0] = bufpool_checkout(first.pool, classes[3].size + 1);
+	must(first.got[0]);
+}
+
+static void by_heap_return(void)
+{
+	bufpool_return(first.large);
+	first.large = NULL;
+}
+
+static void by_stats(void)
+{
+	must(stats_of(first.pool).hits == 0);
+}
+
+static void by_regions(void)
+{
+	bufpool_region_t region;
+
+	must(bufpool_regions(first.pool, &region, 1) == 1);
+	must(!region.cookie);
+}
+
+static void by_trim(void)
+{
+	must(bufpool_trim(first.made) == 8 * PAGE);
+}
+
+static void by_create(void)
+{
+	bufpool_region_t region;
+
+	bufpool_destroy(first.made);
+	first.attached = first.detached = 0;
+	first.made = attached_pool();
+	must(first.attached == 1);
+	must(bufpool_regions(first.made, &region, 1) == 1);
+	must(region.cookie == &first);
+}
+
+static void by_destroy(void)
+{
+	bufpool_destroy(first.made);
+	first.made = NULL;
+}
+
+static void by_event(void)
+{
+	first.event = bufpool_event_open(first.made, 1);
+	must(first.event);
+}
+
+static void by_arming(void)
+{
+	errno = 0;
+	must(bufpool_event_arm(first.event) == -1 && errno == EPERM);
+}
+
+static void by_closing(void)
+{
+	bufpool_event_close(first.event);
+	first.event = NULL;
+}
+
+static void by_shutdown(void)
+{
+	bufpool_shutdown(first.made);
+}
+
+static const struct {
+	void (*call)(void);
+	unsigned hits, misses;
+} calls[] = {
+	{by_checkout, 1, 0}, {by_class, 1, 0},       {by_bulk, 2, 0},
+	{by_return, 0, 0},   {by_unref, 0, 0},       {by_flush, 0, 0},
+	{by_heap, 0, 1},     {by_heap_return, 0, 0}, {by_stats, 0, 0},
+	{by_regions, 0, 0},  {by_trim, 0, 0},        {by_create, 0, 0},
+	{by_destroy, 0, 0},  {by_event, 0, 0},       {by_arming, 0, 0},
+	{by_closing, 0, 0},  {by_shutdown, 0, 0},
+};
+
+static void (*first_call)(void);
+
+static void call_first(bool early, enum when when)
+{
+	/* Used last, for the fast paths to find. */
+	if (early && when == PREPARE)
+		use_and_exit(first.pool);
+	if (early && when == CHILD)
+		first_call();
+}
+
+/* arg: of the calls. */
+static void after_the_first(void *arg)
+{
+	const int i = *(const int *) arg;
+	bufpool_stats_t stats = stats_of(first.pool);
+
+	must(stats.hits == calls[i].hits);
+	must(stats.misses == calls[i].misses);
+	must(stats.checked_out ==
+	     (size_t) (first.buf != NULL) + (first.large != NULL) +
+		     (first.got[0] != NULL) + (first.got[1] != NULL));
+	bufpool_return(first.buf);
+	bufpool_return(first.large);
+	bufpool_return_bulk(first.got, 2);
+	destroy_whole(first.pool);
+	must(first.detached == 0);
+	if (first_call == by_shutdown) {
+		must(!bufpool_checkout(first.made, 1) && errno == ECANCELED);
+		return;
+	}
+	if (first_call == by_event)
+		must(bufpool_event_arm(first.event) == 1);
+	bufpool_event_close(first.event);
+	if (first.made)
+		destroy_whole(first.made);
+	must(first.detached == (first_call == by_create));
+}
+
+START_TEST(first_call_in_a_child)
+{
+	first.pool = attached_pool();
+	first.made = depth_pool(BUFPOOL_CACHE_AUTO, 8);
+	use_in_threads(first.made);
+	use_and_exit(first.made);
+	use_in_threads(first.pool);
+	first.large = bufpool_checkout(first.pool, classes[3].size + 1);
+	first.buf = bufpool_checkout(first.pool, 1);
+	use_and_exit(first.pool);
+	must(cached_in(first.pool) > 0);
+	if (calls[_i].call == by_arming || calls[_i].call == by_closing)
+		first.event = bufpool_event_open(first.made, 1);
+	first_call = calls[_i].call;
+	on_fork = call_first;
+	must_be_well(after_the_first, &_i);
+	on_fork = NULL;
+	bufpool_return(first.buf);
+	bufpool_return(first.large);
+	bufpool_event_close(first.event);
+	destroy_whole(first.pool);
+	destroy_whole(first.made);
+}
+END_TEST
+
+/* A handler starts a thread again, as many do. */
+static pthread_t started;
+
+static void start_early(bool early, enum when when)
+{
+	if (early && when == CHILD)
+		started = start_thread(use_and_exit, peers.pool);
+}
+
+static void join_the_started(void *arg)
+{
+	join_thread(started);
+	must_have(peers.pool, BUFPOOL_CLASS_4K, IDLE);
+	(void) arg;
+}
+
+START_TEST(handlers_start_threads)
+{
+	start_peers(depths[_i]);
+	on_fork = start_early;
+	for (int i = 0; i < 5; i++)
+		must_be_well(join_the_started, NULL);
+	on_fork = NULL;
+	end_peers();
+}
+END_TEST
+
 /* ---------------------------------------------------------------- hammering */
 
 /*
@@ -870,6 +1210,10 @@ static Suite *fork_suite(void)
 	tcase_add_loop_test(tcase, children_fork_too, 0, DEPTHS);
 	tcase_add_loop_test(tcase, another_thread_forks, 0, DEPTHS);
 	tcase_add_loop_test(tcase, waiters_of_the_parent, 0, DEPTHS);
+	tcase = add_case(suite, "handlers", 30);
+	tcase_add_loop_test(tcase, handlers_use_pools, 0, 2 * WHENS * DEPTHS);
+	tcase_add_loop_test(tcase, first_call_in_a_child, 0, ARRAY_SIZE(calls));
+	tcase_add_loop_test(tcase, handlers_start_threads, 0, DEPTHS);
 	/* gcc 12's AddressSanitizer does not take its allocator's locks at fork:
 	   a child allocates for ever if another thread did just then. */
 	if (!is_asan()) {
@@ -882,5 +1226,6 @@ static Suite *fork_suite(void)
 
 int main(void)
 {
+	register_late();
 	return run_suite(fork_suite());
 }
