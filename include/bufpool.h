@@ -26,8 +26,8 @@
  * bufpool_checkout_wait() and bufpool_create() waits for another thread, whatever
  * instruction that thread is stopped at (fallbacks to the heap are as good as the
  * malloc behind them); creates and forks wait for one another.  None is
- * async-signal-safe.  None is a cancellation point, but for what your
- * region_detach calls; asynchronous cancellation in one is not safe.
+ * async-signal-safe.  None is a cancellation point, nor is what your region_attach
+ * and region_detach call; asynchronous cancellation in one is not safe.
  *
  * Exhaustion. A checkout goes to the heap, or fails, only when no buffer of its
  * class is idle anywhere in the pool: not in the caches of other threads, sleeping

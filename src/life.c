@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "cache.h"
+#include "cancel.h"
 #include "region.h"
 #include "registry.h"
 #include "track.h"
@@ -11,6 +12,8 @@
 /* Tell the application of the regions that it has heard of: they go. */
 static void detach_all(bufpool_t *pool)
 {
+	int cancel = cancel_never();
+
 	for (unsigned i = 0; i < pool->regions; i++) {
 		struct region *r = &pool->region[i];
 		bufpool_region_t shown;
@@ -22,6 +25,7 @@ static void detach_all(bufpool_t *pool)
 		if (pool->detach != NULL)
 			pool->detach(pool->attach_arg, &shown, shown.cookie);
 	}
+	cancel_again(cancel);
 }
 
 void bp_pool_free(bufpool_t *pool)

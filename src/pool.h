@@ -6,7 +6,7 @@
  * above it here (tests/layers.sh sees to it), but for bp_put_alarm(), which the
  * fast paths call when others want something of a cache.
  *
- *     map misuse fence cancel stack track wipe   memory, words, bytes
+ *     cancel map misuse fence stack track wipe   memory, words, bytes
  *     buf erase          a buffer's descriptor and its states; erasing it
  *     magazine           a deque that one thread owns an end of
  *     depot              the shared level: lock-free stacks, per class and place

@@ -585,6 +585,31 @@ START_TEST(misuse_is_loud)
 }
 END_TEST
 
+/* Also in a thread that is to be cancelled where it comes to a cancellation point. */
+static const struct misuse *cancelled_misuse;
+
+static void *commit_cancelled(void *arg)
+{
+	must(pthread_cancel(pthread_self()) == 0);
+	cancelled_misuse->commit();
+	return arg;
+}
+
+static void commit_in_a_thread(void)
+{
+	run_thread(commit_cancelled, NULL);
+}
+
+START_TEST(cancelled_misuse_is_loud)
+{
+	struct misuse misuse = misuses[0];
+
+	cancelled_misuse = &misuses[0];
+	misuse.commit = commit_in_a_thread;
+	must_be_loud(&misuse);
+}
+END_TEST
+
 /* --------------------------------------------------------- no false alarms */
 
 enum { HELD = 40 };
@@ -658,6 +683,7 @@ static Suite *misuse_suite(void)
 	Suite *suite = suite_create("misuse");
 	TCase *tcase = add_case(suite, "misuse", 10);
 
+	tcase_add_test(tcase, cancelled_misuse_is_loud);
 	tcase_add_loop_test(tcase, misuse_is_loud, 0,
 	                    (BUFPOOL_WIPE_NONE + 1) *
 				    (int) ARRAY_SIZE(misuses));
