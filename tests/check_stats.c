@@ -588,6 +588,87 @@ START_TEST(stats_while_others_work)
 }
 END_TEST
 
+#if defined(__x86_64__)
+
+/*
+ * A thread as busy as can be, beside many that sleep: after each instruction of who
+ * reads, it has taken a buffer of some class and returned it, or as many as its cache
+ * has to move several for at once.  What is out meanwhile is what it holds, then, and
+ * at most what is on the move.
+ */
+enum { SLEEPERS = 64, BUSY_HELD = 3, BUSY_DEPTH = 8 };
+
+static struct {
+	bufpool_t *pool;
+	unsigned turn;
+	size_t at_once;
+} busy;
+
+static void take_turns(int sig)
+{
+	int k = (int) (busy.turn++ % 2);
+	bufpool_buf_t *bufs[2 * BUSY_DEPTH];
+	size_t n = bufpool_checkout_bulk(busy.pool, classes[k].size, bufs,
+	                                 busy.at_once);
+
+	(void) sig;
+	must(n == busy.at_once);
+	bufpool_return_bulk(bufs, n);
+}
+
+static bufpool_stats_t read_beside(void)
+{
+	const struct sigaction on = {.sa_handler = take_turns};
+	bufpool_stats_t stats;
+
+	must(sigaction(SIGTRAP, &on, NULL) == 0);
+	busy.turn = 0;
+	__asm__ __volatile__("pushfq\n\torq $0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+	bufpool_stats(busy.pool, &stats);
+	__asm__ __volatile__("pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+	must(busy.turn > 1000);
+	return stats;
+}
+
+/* The loop index says whether several move at once. */
+START_TEST(stats_amid_pairs)
+{
+	const uint64_t most = _i ? BUSY_DEPTH : 0;
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 4 * SLEEPERS);
+	struct sleeper sleepers[SLEEPERS];
+	bufpool_buf_t *held[BUSY_HELD];
+	bufpool_stats_t stats;
+
+	if (is_valgrind())
+		return;
+	config.count[BUFPOOL_CLASS_64K] = 4 * SLEEPERS;
+	set_cache(&config, BUSY_DEPTH);
+	busy.pool = make_pool(config);
+	busy.at_once = _i ? 2 * BUSY_DEPTH : 1;
+	for (int i = 0; i < BUSY_HELD; i++)
+		held[i] = bufpool_checkout(busy.pool, 1);
+	for (int i = 0; i < SLEEPERS; i++)
+		put_to_sleep(&sleepers[i], busy.pool, 2);
+	stats = read_beside();
+	for (int k = 0; k < 2; k++) {
+		const bufpool_class_stats_t *one = &stats.per_class[k];
+		uint64_t out = k == 0 ? BUSY_HELD : 0;
+
+		ck_assert_uint_le(one->checked_out, out + most);
+		ck_assert_uint_ge(one->checked_out + most, out);
+		ck_assert_uint_eq(one->checked_out + one->idle, one->total);
+	}
+	for (int i = 0; i < SLEEPERS; i++)
+		wake_up(&sleepers[i]);
+	bufpool_return_bulk(held, BUSY_HELD);
+	destroy_whole(busy.pool);
+}
+END_TEST
+
+#endif
+
 /* --------------------------------------------------------------- printing */
 
 static char printed[65536];
@@ -1036,6 +1117,9 @@ static Suite *stats_suite(void)
 	tcase_add_test(tcase, stolen_buffers_count);
 	tcase_add_loop_test(tcase, peak_of_one_way_traffic, 0, 2);
 	tcase_add_test(tcase, stats_while_others_work);
+#if defined(__x86_64__)
+	tcase_add_loop_test(tcase, stats_amid_pairs, 0, 2);
+#endif
 
 	tcase = add_case(suite, "print", 10);
 	tcase_add_test(tcase, text_names_every_class);
