@@ -36,6 +36,12 @@
  * buffers, just as the class runs out, these are hidden until it goes on; before a
  * checkout fails for that it looks again, for less than a millisecond.
  *
+ * Sandboxes. A seccomp filter that refuses membarrier(2) has to be there when a pool
+ * is created, which then does without.  To a thread that is refused it later, what
+ * other threads cache is out of reach until they next return a buffer to the pool,
+ * flush or exit: its checkouts may fail with EPERM, or go to the heap, while there are
+ * idle ones; and a pool that it destroys goes no sooner.
+ *
  * Fork. In the child the pools work on, with statistics that start anew.
  * Buffers that other threads of the parent had out count as out in the child,
  * for ever; those in their caches come back.  What region_attach registered is
@@ -56,6 +62,7 @@
  *     EINVAL     a bad argument; a NULL pool where one is needed
  *     ENOBUFS    no buffer, and the heap is not allowed or its limit reached
  *     ENOMEM     no memory
+ *     EPERM      a checkout, or arming an event: see Sandboxes
  *     ECANCELED  a checkout, or arming an event, after bufpool_shutdown()
  *
  * Misuse that has no error to return (returning a buffer twice, a handle that
@@ -402,7 +409,7 @@ int bufpool_event_fd(const bufpool_event_t *event);
  * 1: it is not, as a buffer is idle: try now.  None that comes back after a try
  * that failed is missed.  Again while it is armed is fine.
  *
- * EPERM      in a child of fork
+ * EPERM      in a child of fork; see Sandboxes
  * ECANCELED  bufpool_shutdown() was called
  */
 int bufpool_event_arm(bufpool_event_t *event);

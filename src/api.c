@@ -75,7 +75,7 @@ bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES)
 		buf = bp_take(pool, k, size);
-	return buf != NULL ? buf : fail(refusal(pool, ENOBUFS));
+	return buf != NULL ? buf : bp_take_none(pool, k, ENOBUFS);
 }
 
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
@@ -91,17 +91,17 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 	    (timeout->tv_sec < 0 || timeout->tv_nsec < 0 ||
 	     timeout->tv_nsec >= 1000000000))
 		error = EINVAL;
-	if (error == 0 && (k == BUFPOOL_CLASSES || pool->total[k] == 0))
-		error = refusal(pool, ENOBUFS);
 	if (error != 0)
 		return fail(error);
+	if (k == BUFPOOL_CLASSES || pool->total[k] == 0)
+		return bp_take_none(pool, k, ENOBUFS);
 	if (timeout != NULL && timeout->tv_sec > for_ever)
 		timeout = NULL;
 	buf = bp_take(pool, k, size);
 	if (buf == NULL)
 		buf = bp_take_wait(pool, k, size, timeout);
 	if (buf == NULL)
-		return fail(refusal(pool, ETIMEDOUT));
+		return bp_take_none(pool, k, ETIMEDOUT);
 	errno = saved;
 	return buf;
 }

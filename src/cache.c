@@ -374,6 +374,17 @@ struct bp_buf *bp_cache_gather(bufpool_t *pool, unsigned place, unsigned k)
 	return g.found;
 }
 
+bool bp_cache_any(bufpool_t *pool, unsigned k)
+{
+	struct walk walk = walk_caches(pool, BERTHS_TAKEN);
+	const struct cache *c;
+
+	while ((c = bp_walk_next(&walk)) != NULL)
+		if (bp_magazine_count(&c->fast.magazine[k]) > 0)
+			return true;
+	return false;
+}
+
 struct bp_buf *bp_cache_collect(bufpool_t *pool, unsigned place, unsigned k)
 {
 	struct bp_buf *d;

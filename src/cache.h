@@ -94,6 +94,9 @@ struct bp_buf *bp_cache_collect(bufpool_t *pool, unsigned place, unsigned k);
    do not. */
 void bp_cache_divert_all(bufpool_t *pool);
 
+/* Whether one seems to hold any of class k, to who cannot take it. */
+bool bp_cache_any(bufpool_t *pool, unsigned k);
+
 /* Take all that is in any cache of a pool, for good: how many. */
 uint64_t bp_cache_revoke_all(bufpool_t *pool);
 

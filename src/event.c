@@ -92,7 +92,7 @@ int bufpool_event_arm(bufpool_event_t *event)
 {
 	struct demand *q;
 	struct seat *s;
-	int saved = errno;
+	int saved = errno, error = 0;
 	bool idle;
 
 	if (event == NULL) {
@@ -108,14 +108,16 @@ int bufpool_event_arm(bufpool_event_t *event)
 	make_unreadable(s);
 	bp_seat_announce(q, s->klass, s, bp_seat_ticket(q, s->klass));
 	idle = !is_stopped(s->pool) && bp_sees_idle(s->pool, s->klass);
-	if (!idle && !is_stopped(s->pool)) {
-		errno = saved;
-		return 0;
+	if (is_stopped(s->pool))
+		error = ECANCELED;
+	else if (!idle && bp_is_unheard(s->pool, s->klass))
+		error = EPERM;
+	if (idle || error != 0) {
+		bp_seat_withdraw(q, s->klass, s);
+		make_unreadable(s); /* what the look gathered may have called it */
 	}
-	bp_seat_withdraw(q, s->klass, s);
-	make_unreadable(s); /* what the look gathered may have called it */
-	errno = is_stopped(s->pool) ? ECANCELED : saved;
-	return is_stopped(s->pool) ? -1 : 1;
+	errno = error != 0 ? error : saved;
+	return error != 0 ? -1 : idle;
 }
 
 void bufpool_event_close(bufpool_event_t *event)

@@ -13,6 +13,12 @@
  *
  * Where the system has no membarrier(), pools are `fenced`: owners pass a real
  * fence on each operation.  That is decided once, when a pool is created.
+ *
+ * To a thread that is refused it later, by a seccomp filter, what others cache is out
+ * of reach until they have come to see their alarms.  Nothing else will do: to take
+ * rights from a page (mprotect()) interrupts the other CPUs on most x86, but arm64,
+ * and x86 with INVLPGB, tell them by a broadcast that orders none of their writes;
+ * and not every CPU that a thread may be on is one that this thread may go to.
  */
 #ifndef FENCE_H
 #define FENCE_H

@@ -73,15 +73,25 @@ static struct bp_buf *take_at(struct search *s, unsigned place)
 	return d;
 }
 
-/* Nothing can be hidden at any place. */
-static bool all_trusted(const bufpool_t *pool, unsigned k)
+/* At any place. */
+static bool all_caches_are_empty(const bufpool_t *pool, unsigned k)
 {
-	struct demand *q = pool->demand;
-
 	for (unsigned i = 0; i < pool->places; i++)
 		if (!caches_are_empty(pool, i, k))
 			return false;
-	return ck_pr_load_32(&q->klass[k].movers) == 0;
+	return true;
+}
+
+/* Nothing can be hidden. */
+static bool all_trusted(const bufpool_t *pool, unsigned k)
+{
+	return all_caches_are_empty(pool, k) &&
+	       ck_pr_load_32(&pool->demand->klass[k].movers) == 0;
+}
+
+bool bp_is_unheard(const bufpool_t *pool, unsigned k)
+{
+	return !all_caches_are_empty(pool, k) && !bp_fence_all(pool->fenced);
 }
 
 /* A number that changes with every take and give, and with the trust. */
@@ -168,7 +178,8 @@ static struct bp_buf *find_idle(struct search *s)
 		   not yet looked at. */
 		if (trusted && all_trusted(s->pool, s->k) && stamp == stamp_of(s))
 			break;
-		if (!all_trusted(s->pool, s->k) && !look_again(&since))
+		if (!all_trusted(s->pool, s->k) &&
+		    (bp_is_unheard(s->pool, s->k) || !look_again(&since)))
 			break;
 	}
 	for (unsigned i = 0; i < s->pool->places; i++)
@@ -368,6 +379,16 @@ size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
 	return m;
 }
 
+bufpool_buf_t *bp_take_none(bufpool_t *pool, unsigned k, int error)
+{
+	if (is_stopped(pool))
+		return fail(ECANCELED);
+	if (k < BUFPOOL_CLASSES && bp_is_unheard(pool, k) &&
+	    bp_cache_any(pool, k))
+		return fail(EPERM);
+	return fail(error);
+}
+
 /* ----------------------------------------------------------------- waiting */
 
 #define NSEC 1000000000L
@@ -452,11 +473,11 @@ bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment)
 
 	registry_check();
 	if (is_stopped(pool) || pool->exhausted == BUFPOOL_FAIL)
-		return fail(refusal(pool, ENOBUFS));
+		return bp_take_none(pool, k, ENOBUFS);
 	d = bp_heap_take(&pool->heap, k, capacity,
 	                 alignment > PAGE ? alignment : PAGE, &error);
 	if (d == NULL)
-		return fail(error);
+		return bp_take_none(pool, k, error);
 	ck_pr_inc_64(&pool->left); /* a reason for the pool to stay */
 	bp_account_heap_out(&pool->account, k, capacity);
 	d->pub.len = size;

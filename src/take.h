@@ -33,6 +33,13 @@ bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
 bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, size_t len, unsigned k);
 bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size);
 
+/* A checkout of class k, or of more than any has, gets none: NULL, and errno, which
+   is ECANCELED if the pool is stopped, EPERM if there are some out of reach. */
+bufpool_buf_t *bp_take_none(bufpool_t *pool, unsigned k, int error);
+
+/* This thread cannot have the caches hear of it that it wants one (fence.h). */
+bool bp_is_unheard(const bufpool_t *pool, unsigned k);
+
 /* A buffer from the heap, if `exhausted` allows; NULL and errno if not. */
 bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment);
 
@@ -46,12 +53,6 @@ static inline int check_request(const bufpool_t *pool, size_t size)
 static inline bool is_stopped(const bufpool_t *pool)
 {
 	return ck_pr_load_uint(&pool->stopped) != 0;
-}
-
-/* Why there is no buffer, if it is not that. */
-static inline int refusal(const bufpool_t *pool, int error)
-{
-	return is_stopped(pool) ? ECANCELED : error;
 }
 
 static inline bufpool_buf_t *fail(int error)

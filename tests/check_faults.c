@@ -923,6 +923,13 @@ START_TEST(destroyed_pool_is_forgotten)
 }
 END_TEST
 
+static long fences;
+
+static void count_fence(void)
+{
+	fences++;
+}
+
 /* The pool relies on it, then the system begins to refuse (seccomp). */
 START_TEST(membarrier_ends)
 {
@@ -930,12 +937,22 @@ START_TEST(membarrier_ends)
 	bufpool_buf_t *bufs[24];
 	bufpool_t *pool = pool_of(24, 8);
 	void *data;
-	size_t n;
+	size_t n = 0, theirs;
 
 	put_to_sleep(&s, pool, 6);
+	theirs = cached_in(pool);
 	membarrier_refused = true;
-	n = drain(pool, BUFPOOL_CLASS_4K, bufs, 24);
-	ck_assert_uint_lt(n, 24); /* the sleeper's stay out of reach */
+	errno = 0;
+	while ((bufs[n] = bufpool_try_checkout(pool, 1)) != NULL)
+		n++;
+	ck_assert_int_eq(errno, EPERM);
+	ck_assert_uint_eq(n, 24 - theirs); /* the sleeper's stay out of reach */
+	/* Not again and again. */
+	at_membarrier = count_fence;
+	must(!bufpool_try_checkout(pool, 1));
+	at_membarrier = NULL;
+	ck_assert_int_ge(fences, 1);
+	ck_assert_int_le(fences, 5);
 	data = bufs[0]->data;
 	bufpool_return_bulk(bufs, n);
 	bufpool_thread_flush(pool);

@@ -539,6 +539,134 @@ START_TEST(hand_over)
 }
 END_TEST
 
+/* ------------------------------------------------------------ out of reach */
+
+/*
+ * All are in the cache of a thread that sleeps, and a worker has itself refused
+ * membarrier().  Without it, it cannot have them; it is told so, and nobody else.
+ */
+static struct {
+	bufpool_t *pool;
+	pthread_barrier_t asleep, again, cached;
+} reach;
+
+enum { OUT_OF_REACH = 8 };
+
+static void *cache_all_and_sleep(void *arg)
+{
+	bufpool_buf_t *bufs[OUT_OF_REACH];
+	const size_t n = ARRAY_SIZE(bufs);
+
+	must(bufpool_checkout_bulk(reach.pool, 1, bufs, n) == n);
+	bufpool_return_bulk(bufs, n);
+	meet(&reach.asleep);
+	meet(&reach.again);
+	/* One is enough to see what is wanted. */
+	bufpool_return(bufpool_checkout(reach.pool, 1));
+	meet(&reach.cached);
+	return arg;
+}
+
+/* Of the class, and of the heap, which may be too small for one. */
+static void must_be_told(void)
+{
+	const struct timespec moment = {0, 1000000};
+	bufpool_event_t *event = bufpool_event_open(reach.pool, 1);
+	bufpool_buf_t *buf;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		errno = 0;
+		must(!ways[i].take(reach.pool, 1) && errno == EPERM);
+	}
+	errno = 0;
+	must(!bufpool_checkout_4k(reach.pool) && errno == EPERM);
+	errno = 0;
+	must(!bufpool_checkout_wait(reach.pool, 1, &moment) && errno == EPERM);
+	errno = 0;
+	must(event && bufpool_event_arm(event) == -1 && errno == EPERM);
+	bufpool_event_close(event);
+	/* The other classes have nothing to hide. */
+	buf = bufpool_try_checkout(reach.pool, 65536);
+	must(buf);
+	errno = 0;
+	must(!bufpool_try_checkout(reach.pool, 65536) && errno == ENOBUFS);
+	bufpool_return(buf);
+}
+
+static void *work_in_a_sandbox(void *arg)
+{
+	bufpool_buf_t *bufs[OUT_OF_REACH + 1];
+
+	refuse_membarrier();
+	if (syscall(SYS_membarrier, 0, 0, 0) >= 0)
+		return arg; /* no seccomp */
+	must(stats_of(reach.pool).per_class[BUFPOOL_CLASS_4K].idle ==
+	     OUT_OF_REACH);
+	must_be_told();
+	/* Until their owner comes by. */
+	meet(&reach.again);
+	meet(&reach.cached);
+	must(drain(reach.pool, BUFPOOL_CLASS_4K, bufs, OUT_OF_REACH + 1) ==
+	     OUT_OF_REACH);
+	bufpool_return_bulk(bufs, OUT_OF_REACH);
+	return NULL;
+}
+
+/* The loop index says whether there is a heap, which is too small. */
+START_TEST(refused_later)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, OUT_OF_REACH);
+	pthread_t owner, worker;
+	void *skipped;
+
+	config.count[BUFPOOL_CLASS_64K] = 1;
+	set_cache(&config, OUT_OF_REACH);
+	config.exhausted = _i ? BUFPOOL_HEAP : BUFPOOL_FAIL;
+	config.heap_limit = 1;
+	reach.pool = make_pool(config);
+	must(!pthread_barrier_init(&reach.asleep, NULL, 2));
+	must(!pthread_barrier_init(&reach.again, NULL, 2));
+	must(!pthread_barrier_init(&reach.cached, NULL, 2));
+	owner = start_thread(cache_all_and_sleep, NULL);
+	meet(&reach.asleep);
+	worker = start_thread(work_in_a_sandbox, &reach);
+	must(pthread_join(worker, &skipped) == 0);
+	if (skipped) {
+		meet(&reach.again);
+		meet(&reach.cached);
+	}
+	join_thread(owner);
+	destroy_whole(reach.pool);
+}
+END_TEST
+
+/* What one thread may not do, others may. */
+static void *fail_in_a_sandbox(void *arg)
+{
+	refuse_membarrier();
+	if (syscall(SYS_membarrier, 0, 0, 0) >= 0)
+		return NULL;
+	errno = 0;
+	must(!bufpool_try_checkout(arg, 1) && errno == EPERM);
+	return NULL;
+}
+
+START_TEST(refused_to_one)
+{
+	bufpool_t *pool = class_pool(BUFPOOL_CLASS_4K, 4);
+	bufpool_buf_t *bufs[5];
+	struct sleeper s;
+
+	put_to_sleep(&s, pool, 1);
+	must(bufpool_checkout_bulk(pool, 1, bufs, 3) == 3);
+	run_thread(fail_in_a_sandbox, pool);
+	ck_assert_uint_eq(drain(pool, BUFPOOL_CLASS_4K, bufs + 3, 2), 1);
+	bufpool_return_bulk(bufs, 4);
+	wake_up(&s);
+	destroy_whole(pool);
+}
+END_TEST
+
 static Suite *scarce_suite(void)
 {
 	Suite *suite = suite_create("scarce");
@@ -550,6 +678,8 @@ static Suite *scarce_suite(void)
 	tcase_add_loop_test(tcase, the_heap_is_as_near, 0, 2);
 	tcase = add_case(suite, "returns", 20);
 	tcase_add_test(tcase, returns_are_for_everybody);
+	tcase_add_loop_test(tcase, refused_later, 0, 2);
+	tcase_add_test(tcase, refused_to_one);
 	tcase = add_case(suite, "hand-over", 60);
 	tcase_add_loop_test(tcase, hand_over, 0, 6);
 	return suite;
