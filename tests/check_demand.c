@@ -14,6 +14,7 @@
 #include <ucontext.h>
 
 #undef PAGE /* the library has its own */
+#include "stack.h"
 #include "thread.h"
 
 enum { K = BUFPOOL_CLASS_4K, FEW = 8, LEAST = 64, MOST = 16384, WORTH = 8 };
@@ -340,6 +341,44 @@ START_TEST(waiters_are_woken)
 		for (int at = PLENTIFUL; at < STATES; at++)
 			if (can_be(_i, at))
 				check_waking(_i, before, at);
+}
+END_TEST
+
+/* Of what was given and taken, each in one step. */
+static uint64_t changes_of(const struct depot *depot)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i <= depot->shards; i++)
+		n += ck_pr_load_64(&depot->shard[i].head) >> STACK_BITS;
+	return n;
+}
+
+/* As long as others wait, who is woken takes one and puts none back, which would wake
+   each of them for each. */
+START_TEST(woken_takes_one)
+{
+	struct bp_buf *all[FEW];
+	struct waiter waiter;
+	struct depot *depot;
+	bufpool_buf_t *buf;
+	uint64_t changes;
+
+	make(FEW);
+	depot = pool_depot(pool, 0, K);
+	must(bp_depot_take(depot, 0, all, FEW) == FEW);
+	start_waiter(&waiter);
+	until_asleep(&waiter);
+	ck_pr_inc_32(&pool->demand->klass[K].waiters); /* another */
+	must(bp_depot_give(depot, 0, all, FEW));
+	changes = changes_of(depot);
+	bp_demand_wake(pool->demand, K, 1);
+	buf = end_waiter(&waiter);
+	ck_assert_uint_eq(changes_of(depot), changes + 1);
+	ck_assert_uint_eq(cached_in(pool), 0);
+	ck_pr_dec_32(&pool->demand->klass[K].waiters);
+	bufpool_return(buf);
+	destroy_whole(pool);
 }
 END_TEST
 
@@ -936,6 +975,7 @@ int main(void)
 	tcase_add_test(tc, movers_are_not_trusted);
 	tc = add_case(suite, "waiting", 20);
 	tcase_add_loop_test(tc, waiters_are_woken, 0, ARRAY_SIZE(wakers));
+	tcase_add_test(tc, woken_takes_one);
 	tcase_add_test(tc, seats_and_tickets);
 #if defined(__x86_64__)
 	tc = add_case(suite, "at any moment", 30);
