@@ -167,8 +167,12 @@ static struct bp_buf *find_idle(struct search *s)
 
 	for (;;) {
 		uint64_t stamp = stamp_of(s);
-		bool trusted = all_trusted(s->pool, s->k);
+		bool trusted;
 
+		/* Then movers: who took some before is one of them still, or has
+		   changed the stamp since. */
+		ck_pr_fence_load();
+		trusted = all_trusted(s->pool, s->k);
 		ck_pr_fence_load(); /* these before what they guard */
 		d = look_around(s);
 		if (d != NULL)

@@ -43,6 +43,7 @@
 #define LIMIT_LATER      (FAULT == 11) /* a thief takes up to another's limit */
 #define CLEARED_LATE     (FAULT == 12) /* answer looks, then clears the alarm */
 #define ALARM_FIRST      (FAULT == 13) /* destroy: alarm, then limit */
+#define SLOT_EARLY       (FAULT == 14) /* the slot is read before bottom */
 
 #ifndef SLOTS
 #define SLOTS 2
@@ -72,9 +73,9 @@ mtype = { SLOT, BOTTOM, ALARM };
 
 byte top = START, limit = START;
 byte bottom = START;       /* as others see it */
-byte slot[SLOTS];          /* likewise */
+byte slot[SLOTS] = NONE;   /* likewise */
 byte own_bottom = START;   /* as the owner does */
-byte own_slot[SLOTS];
+byte own_slot[SLOTS] = NONE;
 chan stores = [6] of { mtype, byte, byte };
 bool scarce, alarm;
 
@@ -139,6 +140,14 @@ end:	do
 	od
 }
 
+#if SLOT_EARLY
+#define SLOT_AT(t) (t == at -> early : slot[t % SLOTS])
+#define READ_BOTTOM at = top; early = slot[at % SLOTS]; b = bottom
+#else
+#define SLOT_AT(t) slot[t % SLOTS]
+#define READ_BOTTOM b = bottom
+#endif
+
 /*
  * take_top(): the buffer, or NONE, in d; of the slots the owner sees its own
  * stores.
@@ -149,7 +158,7 @@ inline take_top(b, owners)
 	do
 	:: b <= t -> d = NONE; t = 0; break
 	:: else ->
-		d = (owners -> own_slot[t % SLOTS] : slot[t % SLOTS]);
+		d = (owners -> own_slot[t % SLOTS] : SLOT_AT(t));
 		atomic {
 			if
 			:: top == t ->
@@ -361,6 +370,9 @@ active proctype owner()
 	byte bag[SLOTS];
 	byte ops, x, d, t, l, n, got, owed, room = START + DEPTH;
 	bool again, have;
+#if SLOT_EARLY
+	byte early, at;
+#endif
 
 	d_step {
 		do
@@ -494,6 +506,9 @@ active [THIEVES] proctype thief()
 {
 	mtype what; byte i, v;
 	byte gathers, t, b, d, end_, found = NONE;
+#if SLOT_EARLY
+	byte early, at;
+#endif
 
 	/* Which of them comes first is all the same. */
 	atomic { begun == _pid - FIRST_THIEF -> begun++ }
@@ -535,7 +550,7 @@ active [THIEVES] proctype thief()
 			   :: else
 			   fi;
 			   if
-			   :: !BOTTOM_BEFORE -> b = bottom
+			   :: !BOTTOM_BEFORE -> READ_BOTTOM
 			   :: else
 			   fi;
 			   b = MIN(b, end_);
@@ -595,6 +610,9 @@ active proctype rest()
 active proctype destroy()
 {
 	mtype what; byte i, v, d, t, b, found;
+#if SLOT_EARLY
+	byte early, at;
+#endif
 
 	atomic { !in_checkout; destroying = true };
 	if
@@ -605,10 +623,9 @@ active proctype destroy()
 	:: !NO_DESTROY_FENCE -> fence_all()
 	:: else
 	fi;
-	/* It only counts, so that it may look at the owner's view of the slots. */
 	do
-	:: b = bottom;
-	   take_top(b, true);
+	:: READ_BOTTOM;
+	   take_top(b, false);
 	   if
 	   :: d == NONE -> break
 	   :: else -> found++

@@ -54,6 +54,7 @@ ok scarcity -DOPS=1 -DSCARCE -DSLOW
 ok scarcity -DOPS=0 -DROBS=1 -DCACHED=2 -DMINE=0
 ok scarcity -DOPS=0 -DWAITERS=2 -DCACHED=2 -DMINE=0
 ok scarcity -DOPS=0 -DWAITERS=2 -DTRUSTED -DMINE=1 -DSTORED=1
+ok scarcity -DOPS=1 -DTRUSTED -DTRIM -DSTORED=1 -DMINE=1 -DSHARDS=2
 ok scarcity -DOPS=1 -DEVENT
 ok scarcity -DOPS=1 -DEVENT -DENTER
 ok scarcity -DOPS=0 -DROBS=1 -DCACHED=2 -DMINE=0 -DEVENT
@@ -72,6 +73,8 @@ error magazine -DFAULT=9 -DDESTROY -DOPS=4
 error magazine -DFAULT=10 -DDESTROY -DOPS=4
 error magazine -DFAULT=12 -DDESTROY -DOPS=4
 error magazine -DFAULT=13 -DDESTROY -DOPS=4
+error magazine -DFAULT=14 -DOPS=2
+error magazine -DFAULT=14 -DDESTROY -DOPS=4
 error scarcity -DFAULT=1
 error scarcity -DFAULT=2 -DOPS=1 -DGIVEN=2 -DMINE=0
 error scarcity -DFAULT=3 -DENTER
@@ -93,5 +96,7 @@ error scarcity -DFAULT=18
 error scarcity -DFAULT=19
 error scarcity -DFAULT=20 -DENTER
 error scarcity -DFAULT=21
+error scarcity -DFAULT=22 -DOPS=1 -DTRUSTED -DGIVEN=1 -DSTORED=1 -DMINE=0 -DSHARDS=2
+error scarcity -DFAULT=23 -DOPS=0 -DTRUSTED -DTRIM -DSTORED=1 -DMINE=0
 RUNS
 [ $? -eq 0 ]

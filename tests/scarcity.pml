@@ -11,7 +11,7 @@
  * -DENTER: the cache is new; -DOWNER_LOOKS: the owner looks everywhere too,
  * before it fails; -DFENCED: without membarrier(); -DEVENT: one waits for an event,
  * so that it does not look again before it is called; -DIMPATIENT: one may give up,
- * at any time; -DFAULT=n: with a fault, which must be found.  model.sh runs them all.
+ * at any time; -DTRIM: a trim moves one that is idle; -DFAULT=n: with a fault, which must be found.  model.sh runs them all.
  *
  * The magazine is that of magazine.pml, which see for the store buffer, with
  * every access to its indexes but without slots: which buffer it is does not
@@ -60,6 +60,8 @@
 #define NO_FENCE_IN_ROB (FAULT == 19) /* contest, and no second membarrier() */
 #define NO_ENTER_ALARM (FAULT == 20) /* a new cache's alarm is not set */
 #define NO_DECLARED_FENCE (FAULT == 21) /* no membarrier() before the look */
+#define STAMP_LATE      (FAULT == 22) /* read when the look has begun */
+#define MOVERS_APART    (FAULT == 23) /* read before the first stamp, after the last */
 
 #ifndef DEPTH
 #define DEPTH 2
@@ -456,20 +458,36 @@ inline gather()
 	trust()
 }
 
+#if MOVERS_APART
+#define UNCHANGED same
+#else
+#define UNCHANGED (look[me] == 1)
+#endif
+
 /* find_idle(): whether there was one, in got. */
 inline find_idle()
 {
 	do
-	:: atomic {
+	::
+#if MOVERS_APART
+	   all_trusted();
+	   first = so;
+#endif
+	   atomic {
 		look[me] = 1; was_none[me] = false;
 		if
 		:: IDLE == 0 -> was_none[me] = true
 		:: else
 		fi
 	   };
+#if !MOVERS_APART
 	   all_trusted();
 	   first = so;
+#endif
 	   take_one(OWN_SHARD);
+#if STAMP_LATE
+	   look[me] = 1;
+#endif
 	   if
 	   :: got -> break
 	   :: trusted && !got
@@ -484,9 +502,12 @@ inline find_idle()
 		:: else
 		fi
 	   fi;
+#if MOVERS_APART
+	   same = look[me] == 1;
+#endif
 	   all_trusted();
 	   if
-	   :: atomic { first && so && (look[me] == 1 || NO_STAMP) ->
+	   :: atomic { first && so && (UNCHANGED || NO_STAMP) ->
 		assert(was_none[me]); break }
 	   :: else
 	   fi;
@@ -522,6 +543,9 @@ active [WAITERS] proctype waiter()
 	mtype what; byte v;
 	byte me = _pid - 1, t, b, e, s;
 	bool got, first, so, saw, wt, mov;
+#if MOVERS_APART
+	bool same;
+#endif
 
 	/* Which of them comes first is all the same. */
 	atomic { ready && begun == me -> begun++ };
@@ -643,7 +667,36 @@ active proctype slow()
 #define SLOWS 0
 #endif
 
-#define THREADS (WAITERS + 1 + (ROBS > 0) + (GIVEN > 0) + SLOWS)
+/* trim_class(): has one in its hands for a while. */
+#ifdef TRIM
+active proctype trimmer()
+{
+	bool got;
+#if GIVEN_UNSEEN
+	bool saw;
+#endif
+
+	ready;
+	movers++;
+	atomic {
+		if
+		:: depot[0] > 0 -> depot[0]--; hands++; got = true; changed_look()
+		:: else
+		fi
+	};
+	if
+	:: got -> got = false; give(SHARDS - 1, 1, true)
+	:: else
+	fi;
+	movers--;
+	done++
+}
+#define TRIMMERS 1
+#else
+#define TRIMMERS 0
+#endif
+
+#define THREADS (WAITERS + 1 + (ROBS > 0) + (GIVEN > 0) + SLOWS + TRIMMERS)
 
 /* -------------------------------------------------------------- the owner */
 
@@ -742,6 +795,9 @@ active proctype owner()
 	byte me = OWNER, t, b, e, s, n, k, ops, mine = MINE;
 	byte room;
 	bool got, first, so, saw, wt, mov, inner, contested;
+#if MOVERS_APART
+	bool same;
+#endif
 
 	atomic {
 		depot[SHARDS - 1] = STORED;
