@@ -230,6 +230,16 @@ int __wrap_pthread_setspecific(pthread_key_t key, const void *value)
 	return refused() ? ENOMEM : __real_pthread_setspecific(key, value);
 }
 
+static __thread void (*at_yield)(void); /* called before it */
+int __real_sched_yield(void);
+int __wrap_sched_yield(void);
+int __wrap_sched_yield(void)
+{
+	if (at_yield)
+		at_yield();
+	return __real_sched_yield();
+}
+
 /* Those without a function. */
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
@@ -608,6 +618,41 @@ START_TEST(trim_wakes_waiters)
 	join_thread(trimmer);
 	join_thread(waiter);
 	destroy_whole(pool);
+}
+END_TEST
+
+/* A checkout that finds nothing for that has the trim go on, and finds it then. */
+static void go_on_and_end(void)
+{
+	at_yield = NULL;
+	meet(&stopped.barrier);
+	while (ck_pr_load_32(&stopped.pool->demand
+	                              ->klass[BUFPOOL_CLASS_4K].movers) != 0)
+		usleep(100);
+}
+
+/* The loop index is the way, then the depth of the caches. */
+START_TEST(trim_fails_no_checkout)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	const struct way *way = &ways[_i / 2];
+	bufpool_buf_t *buf;
+	pthread_t trimmer;
+
+	config.exhausted = BUFPOOL_FAIL;
+	set_cache(&config, _i % 2);
+	stopped.pool = make_pool(config);
+	must(!pthread_barrier_init(&stopped.barrier, NULL, 2));
+	bufpool_return(way->take(stopped.pool, 1));
+	trimmer = start_thread(trim_and_stop, NULL);
+	meet(&stopped.barrier);
+	at_yield = go_on_and_end;
+	buf = way->take(stopped.pool, 1);
+	must(buf && is_zero(buf));
+	must(at_yield == NULL);
+	join_thread(trimmer);
+	bufpool_return(buf);
+	destroy_whole(stopped.pool);
 }
 END_TEST
 
@@ -1218,6 +1263,8 @@ int main(void)
 	tc = add_case(suite, "trim", 10);
 	tcase_add_test(tc, trim_is_refused);
 	tcase_add_test(tc, trim_wakes_waiters);
+	tcase_add_loop_test(tc, trim_fails_no_checkout, 0,
+	                    2 * ARRAY_SIZE(ways));
 	tcase_add_test(tc, trim_without_memory);
 	tcase_add_loop_test(tc, trim_beside_a_move, 0, 2);
 	tc = add_case(suite, "membarrier", 10);
