@@ -14,6 +14,7 @@
 #include <stdarg.h>
 
 #undef PAGE /* the library has its own */
+#include "stack.h"
 #include "thread.h"
 
 /* ------------------------------------------------------------- the system */
@@ -1008,6 +1009,81 @@ START_TEST(membarrier_ends)
 }
 END_TEST
 
+/* ------------------------------------------------------------- what a fork leaves */
+
+/*
+ * In the child a page of the depot may be from when a buffer was idle that is out
+ * now.  A fork handler that was registered before the library's finds it so, and must
+ * not believe it.
+ */
+static struct {
+	bufpool_t *pool;
+	bufpool_buf_t *buf;
+	void (*call)(void); /* of the handler in the child */
+} torn;
+
+static void early_child(void)
+{
+	struct depot *depot;
+
+	if (!torn.call)
+		return;
+	depot = pool_depot(torn.pool, 0, BUFPOOL_CLASS_4K);
+	for (uint32_t i = 0; i < depot->total; i++)
+		depot->next[i] = i + 1 < depot->total ? i + 1 : STACK_NIL;
+	depot->shard[0].head = 0;
+	torn.call();
+}
+
+/* Before anything of the library. */
+static void register_early(void)
+{
+	pthread_atfork(NULL, NULL, early_child);
+}
+__attribute__((section(".preinit_array"), used)) static void (
+	*const before_all)(void) = register_early;
+
+static void trim_torn(void)
+{
+	must(bufpool_trim(torn.pool) == 7 * PAGE);
+}
+
+static void destroy_torn(void)
+{
+	bufpool_destroy(torn.pool);
+}
+
+static void return_the_torn(void *arg)
+{
+	const void *data = torn.buf->data;
+
+	(void) arg;
+	must(is_mapped(data));
+	must(all_bytes(data, PAGE, 0x5a));
+	bufpool_return(torn.buf);
+	must(is_mapped(data) == (torn.call != destroy_torn));
+}
+
+static void (*const torn_calls[])(void) = {trim_torn, destroy_torn};
+
+START_TEST(torn_depot)
+{
+	char text[4096];
+	int status;
+
+	torn.pool = pool_of(8, 0);
+	torn.buf = bufpool_checkout(torn.pool, 1);
+	fill(torn.buf, 0x5a);
+	torn.call = torn_calls[_i];
+	status = run_child(return_the_torn, NULL, text, sizeof(text));
+	torn.call = NULL;
+	ck_assert_msg(status == 0, "wait status %#x: %s", (unsigned) status,
+	              text);
+	bufpool_return(torn.buf);
+	destroy_whole(torn.pool);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ places */
 
 /* Which CPU a thread is made to believe it is on; -1: it is not told. */
@@ -1274,6 +1350,8 @@ int main(void)
 	tcase_add_loop_test(tc, contested_takes_count, 0, TAKINGS);
 	tcase_add_test(tc, destroyed_pool_is_forgotten);
 	tcase_add_test(tc, membarrier_ends);
+	tc = add_case(suite, "fork", 10);
+	tcase_add_loop_test(tc, torn_depot, 0, ARRAY_SIZE(torn_calls));
 	tc = add_case(suite, "waiting", 20);
 	tcase_add_test(tc, waiter_passes_a_fence);
 	tcase_add_loop_test(tc, waiters_stay_in_the_parent, 0, 2);
