@@ -68,6 +68,7 @@ static void cache_init(const bufpool_t *pool, struct cache *c,
 {
 	memset(c, 0, sizeof(*c));
 	c->berth = berth;
+	c->shard = berth.n % DEPOT_SHARDS;
 	c->pool_id = pool->id;
 	c->demand = pool->demand;
 	c->refs = 2;
@@ -114,7 +115,6 @@ static struct cache *cache_new(bufpool_t *pool, struct berth berth)
 		return NULL;
 	cache_init(pool, c, berth);
 	bp_demand_ref(c->demand);
-	c->shard = ck_pr_faa_uint(&pool->next_shard, 1) % DEPOT_SHARDS;
 	ck_pr_fence_release(); /* that before it is seen */
 	ck_pr_store_ptr(berth_cache(berth), c);
 	return c;

@@ -69,7 +69,8 @@ struct bufpool_pool {
 	uint32_t total[BUFPOOL_CLASSES]; /* buffers */
 	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
 	unsigned flags;
-	unsigned stopped; /* no more checkouts; written once */
+	unsigned stopped; /* no more checkouts; written once, */
+	unsigned closing; /* as this: destroyed */
 	unsigned places; /* see place.h; more than one under LOCAL only */
 	unsigned cpus;   /* entries of place_of_cpu */
 	uint8_t *place_of_cpu;
@@ -88,12 +89,8 @@ struct bufpool_pool {
 	struct bufpool_pool **registered; /* see registry.h */
 	unsigned slot;               /* which one that is */
 
-	/* Written when a thread first comes. */
-	unsigned next_shard __attribute__((aligned(CK_MD_CACHELINE)));
-	unsigned closing;
-
 	/* Written past the caches, and seldom there. */
-	struct account account;
+	struct account account __attribute__((aligned(CK_MD_CACHELINE)));
 	/* What keeps the memory.  It starts as the number of buffers, and one
 	   more for the pool not being destroyed; live heap buffers come on
 	   top.  Destroy takes off that one and what it finds at home, and each
