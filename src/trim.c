@@ -2,7 +2,6 @@
 /* trim.c - give the memory of idle buffers back to the system */
 #include <errno.h>
 
-#include "cancel.h"
 #include "region.h"
 #include "registry.h"
 #include "take.h"
@@ -45,7 +44,7 @@ static size_t trim_class(bufpool_t *pool, unsigned place, unsigned k)
 size_t bufpool_trim(bufpool_t *pool)
 {
 	size_t bytes = 0;
-	int saved = errno, cancel;
+	int saved = errno;
 
 	if (pool == NULL) {
 		errno = EINVAL;
@@ -56,11 +55,9 @@ size_t bufpool_trim(bufpool_t *pool)
 	if (pool->attach != NULL || (pool->flags & BUFPOOL_LOCKED) != 0)
 		return 0;
 	registry_check();
-	cancel = cancel_never();
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		for (unsigned place = 0; place < pool->places; place++)
 			bytes += trim_class(pool, place, k);
-	cancel_again(cancel);
 	errno = saved;
 	return bytes;
 }
