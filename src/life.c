@@ -28,21 +28,34 @@ static void detach_all(bufpool_t *pool)
 	cancel_again(cancel);
 }
 
+/* What readers of statistics want. */
+static void free_readable(bufpool_t *pool)
+{
+	if (pool->demand != NULL) {
+		bp_cache_drop_all(pool);
+		bp_demand_unref(pool->demand);
+	}
+	track_unroot(pool, pool->meta_len);
+	bp_release(pool, bp_page_size(), pool->meta_len);
+}
+
 void bp_pool_free(bufpool_t *pool)
 {
 	bp_registry_leave(pool);
 	for (unsigned i = 0; i < pool->regions; i++)
 		TRACK_OUT(pool->region[i].pub.base, pool->region[i].pub.len);
 	detach_all(pool);
-	if (pool->demand != NULL) {
-		bp_cache_drop_all(pool);
-		bp_demand_unref(pool->demand);
-	}
 	bp_heap_release(&pool->heap);
 	for (unsigned i = 0; i < pool->regions; i++)
 		bp_region_destroy(&pool->region[i]);
-	track_unroot(pool, pool->meta_len);
-	bp_release(pool, bp_page_size(), pool->meta_len);
+	if (bp_registry_forget(pool))
+		free_readable(pool);
+}
+
+void bp_pool_let_go(bufpool_t *pool)
+{
+	if (bp_registry_let_go(pool))
+		free_readable(pool);
 }
 
 void bp_pool_settle(bufpool_t *pool, uint64_t n)

@@ -8,6 +8,9 @@
 /* Give back all that a pool, also one that was not built to the end, has taken. */
 void bp_pool_free(bufpool_t *pool);
 
+/* Read no more of a pool that bp_registry_next() gave. */
+void bp_pool_let_go(bufpool_t *pool);
+
 /*
  * n buffers, or destroy itself, are done with a pool; the last one frees it.
  * That runs the application's region_detach, which may do anything with other

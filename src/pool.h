@@ -40,6 +40,7 @@
 #include "heap.h"
 
 struct region;
+struct slot;
 
 /* Statistics of threads without a cache, by atomic adds; and of those that are
    gone. */
@@ -86,8 +87,8 @@ struct bufpool_pool {
 	void *attach_arg;
 	size_t meta_len; /* of what is mapped for this and its tables */
 	struct demand *demand;
-	struct bufpool_pool **registered; /* see registry.h */
-	unsigned slot;               /* which one that is */
+	struct slot *registered; /* see registry.h */
+	unsigned slot;           /* its number */
 
 	/* Written past the caches, and seldom there. */
 	struct account account __attribute__((aligned(CK_MD_CACHELINE)));

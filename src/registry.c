@@ -4,9 +4,20 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+/* In a slot's state; readers are counted above that. */
+#define ENTERED 1u /* a pool has it */
+#define LEFT 2u    /* and goes */
+#define FORGOT 4u  /* is gone, but for what readers want */
+#define READER 8u
+
+struct slot {
+	uint64_t state; /* 0: free */
+	bufpool_t *pool;
+};
+
 #define CHUNK 1000
 static struct registry {
-	bufpool_t *pool[CHUNK];
+	struct slot slot[CHUNK];
 	struct registry *next;
 } registry;
 
@@ -33,15 +44,15 @@ bool bp_registry_is_ours(void)
 }
 
 /* The first that is free, and its number. */
-static bufpool_t **find_slot(unsigned *slot)
+static struct slot *find_slot(unsigned *number)
 {
-	*slot = 0;
+	*number = 0;
 	for (struct registry *r = &registry;; r = r->next) {
-		for (unsigned i = 0; i < CHUNK; i++, ++*slot)
-			if (ck_pr_load_ptr(&r->pool[i]) == NULL)
-				return &r->pool[i];
+		for (unsigned i = 0; i < CHUNK; i++, ++*number)
+			if (ck_pr_load_64(&r->slot[i].state) == 0)
+				return &r->slot[i];
 		if (r->next == NULL)
-			r->next = bp_map(sizeof(*r));
+			ck_pr_store_ptr(&r->next, bp_map(sizeof(*r)));
 		if (r->next == NULL)
 			return NULL;
 	}
@@ -49,19 +60,24 @@ static bufpool_t **find_slot(unsigned *slot)
 
 bool bp_registry_enter(bufpool_t *pool)
 {
+	struct slot *slot;
+
 	registry_check();
 	bp_registry_lock();
-	pool->registered = find_slot(&pool->slot);
-	if (pool->registered != NULL)
-		ck_pr_store_ptr(pool->registered, pool);
+	slot = pool->registered = find_slot(&pool->slot);
+	if (slot != NULL) {
+		slot->pool = pool;
+		ck_pr_fence_store(); /* it, and all of it, before it is seen */
+		ck_pr_store_64(&slot->state, ENTERED);
+	}
 	bp_registry_unlock();
-	return pool->registered != NULL;
+	return slot != NULL;
 }
 
 void bp_registry_leave(bufpool_t *pool)
 {
 	if (pool->registered != NULL)
-		ck_pr_store_ptr(pool->registered, NULL);
+		ck_pr_or_64(&pool->registered->state, LEFT);
 	ck_pr_fence_memory(); /* before its memory goes */
 }
 
@@ -79,12 +95,72 @@ void bp_registry_bury(bool empty)
 	ck_pr_add_64(&dead, empty ? 1 : UINT32_MAX);
 }
 
+/* Add to the state: true if nobody has it any more, and then it is free. */
+static bool is_last(struct slot *slot, uint64_t change)
+{
+	ck_pr_fence_release(); /* what we did to the pool before its end, */
+	if (ck_pr_faa_64(&slot->state, change) + change !=
+	    (ENTERED | LEFT | FORGOT))
+		return false;
+	ck_pr_fence_acquire(); /* and what others did */
+	ck_pr_store_64(&slot->state, 0);
+	return true;
+}
+
+bool bp_registry_forget(bufpool_t *pool)
+{
+	return pool->registered == NULL || is_last(pool->registered, FORGOT);
+}
+
+bool bp_registry_let_go(bufpool_t *pool)
+{
+	return is_last(pool->registered, -(uint64_t) READER);
+}
+
+/* One more reader; NULL if none may come. */
+static bufpool_t *keep(struct slot *slot)
+{
+	uint64_t was = ck_pr_load_64(&slot->state);
+
+	do {
+		if ((was & (ENTERED | LEFT)) != ENTERED)
+			return NULL;
+	} while (!ck_pr_cas_64_value(&slot->state, was, was + READER, &was));
+	ck_pr_fence_acquire(); /* it is there before it is read */
+	return slot->pool;
+}
+
+bufpool_t *bp_registry_next(struct reading *at)
+{
+	struct registry *r = at->chunk != NULL ? at->chunk : &registry;
+	bufpool_t *pool = NULL;
+
+	while (r != NULL) {
+		at->chunk = r;
+		while (at->next < CHUNK && pool == NULL)
+			pool = keep(&r->slot[at->next++]);
+		if (pool != NULL)
+			break;
+		r = ck_pr_load_ptr(&r->next);
+		at->next = 0;
+	}
+	return pool;
+}
+
 void bp_registry_each(void (*visit)(bufpool_t *pool))
 {
 	for (struct registry *r = &registry; r != NULL; r = r->next)
-		for (unsigned i = 0; i < CHUNK; i++)
-			if (r->pool[i] != NULL)
-				visit(r->pool[i]);
+		for (unsigned i = 0; i < CHUNK; i++) {
+			struct slot *slot = &r->slot[i];
+
+			/* What readers were to free is lost: who knows how
+			   far they were. */
+			slot->state = (slot->state & FORGOT) != 0
+			                      ? 0
+			                      : slot->state & (READER - 1);
+			if (slot->state == ENTERED)
+				visit(slot->pool);
+		}
 }
 
 /* ------------------------------------------------------------ in a child process */

@@ -7,6 +7,10 @@
  * bufpool_return(), which waits for nobody.  A pool that is freed during a fork
  * may be here still in the child, and its memory too: the kernel unmaps nothing
  * while it copies.
+ *
+ * Who reads them keeps them: a pool leaves, for all but those that read it already;
+ * and of who frees it and they, the last to be through frees what they read.  So
+ * neither waits.
  */
 #ifndef REGISTRY_H
 #define REGISTRY_H
@@ -15,7 +19,24 @@
 
 /* False if memory is short. */
 bool bp_registry_enter(bufpool_t *pool);
+
+/* It goes: nobody begins to read it, no child hears of it. */
 void bp_registry_leave(bufpool_t *pool);
+
+/* All of it is gone but what readers want: true if none does, so that it is the
+   caller's to free.  The pool's place is free. */
+bool bp_registry_forget(bufpool_t *pool);
+
+/* How far a reader is; starts as all zero. */
+struct reading {
+	struct registry *chunk;
+	unsigned next;
+};
+
+/* The next pool, which the caller keeps; NULL after the last one.  Then he lets it
+   go: true if it is his to free, what else there was of it is gone. */
+bufpool_t *bp_registry_next(struct reading *at);
+bool bp_registry_let_go(bufpool_t *pool);
 
 /*
  * How many have been destroyed since the process began, for threads to know whether
@@ -31,7 +52,7 @@ void bp_registry_lock(void);
 void bp_registry_unlock(void);
 bool bp_registry_is_ours(void); /* the calling thread has it */
 
-/* Call visit for each; it may free its pool. */
+/* In a child, where nobody reads: call visit for each; it may free its pool. */
 void bp_registry_each(void (*visit)(bufpool_t *pool));
 
 /*
