@@ -586,6 +586,7 @@ static void start(void)
 	set_count(&config, opt.buffer,
 	          (opt.wait ? 0 : 1) + (opt.copy ? 0 : opt.queue));
 	config.wipe = BUFPOOL_WIPE_USED;
+	config.name = "fanout";
 	pool = bufpool_create(&config);
 	if (!pool)
 		die(FAILED, "cannot create the pool: %s", strerror(errno));

@@ -561,6 +561,7 @@ static void run(struct result *res)
 	if (!opt.malloc) {
 		/* As many buffers as there are places in rings. */
 		set_count(&config, opt.chunk, (size_t) opt.threads * DEPTH);
+		config.name = "poolsum";
 		pool = bufpool_create(&config);
 		if (!pool)
 			die(FAILED, "cannot create the pool: %s",

@@ -279,6 +279,7 @@ static void start(void)
 	set_count(&config, opt.buffer, opt.depth);
 	config.exhausted = BUFPOOL_FAIL;
 	config.wipe = BUFPOOL_WIPE_USED;
+	config.name = "uringcp";
 	if (!opt.plain) {
 		config.region_attach = attach;
 		config.region_detach = detach;

@@ -235,13 +235,18 @@ typedef struct bufpool_config {
 	void (*region_detach)(void *arg, const bufpool_region_t *region,
 	                      void *cookie);
 	void *region_arg;
+
+	/* What the pool is called where it is shown: in statistics, in the line
+	   of a misuse.  Copied; up to 31 bytes of UTF-8, any characters.  NULL
+	   or empty: "pool-N", of which N counts the pools of the process. */
+	const char *name;
 } bufpool_config_t;
 
 #define BUFPOOL_CONFIG_OF(count)                                             \
 	{                                                                    \
 		sizeof(bufpool_config_t), count, BUFPOOL_CACHE_INIT,         \
 			BUFPOOL_NUMA_ANY, BUFPOOL_WIPE_ALL, BUFPOOL_HEAP, 0, \
-			0, NULL, NULL, NULL                                  \
+			0, NULL, NULL, NULL, NULL                            \
 	}
 #define BUFPOOL_CONFIG_INIT BUFPOOL_CONFIG_OF(BUFPOOL_COUNT_INIT)
 #define BUFPOOL_CONFIG_EMPTY BUFPOOL_CONFIG_OF({ 0 })
@@ -276,8 +281,9 @@ const char *bufpool_class_name(int size_class);
  *
  * EINVAL  size is not what BUFPOOL_CONFIG_INIT set (so an all-zero config is
  *         refused), a field unknown here that is not zero, unknown flags, an
- *         enum value out of range, a count above BUFPOOL_MAX_COUNT; under
- *         STRICT, a node that this process has not
+ *         enum value out of range, a count above BUFPOOL_MAX_COUNT, a name
+ *         that is too long or no UTF-8; under STRICT, a node that this process
+ *         has not
  * ENOMEM  the memory cannot be had; under STRICT, not on that node; locked memory
  *         is limited (RLIMIT_MEMLOCK).  Nothing is killed for it: what the machine
  *         and the process's cgroups have left is looked at before any is touched;
@@ -542,7 +548,7 @@ bufpool_frozen_t *bufpool_frozen_at(bufpool_t *pool, const void *p);
 /* ------------------------------------------------------------- statistics */
 
 /*
- * All figures are counts of buffers, or bytes where the name says so.  Read
+ * All figures are counts of buffers or calls, or what the name says.  Read
  * while others work, they are each right but not all of the same instant.  At
  * rest, in each class, checked_out + idle == total.
  */
@@ -564,6 +570,11 @@ typedef struct {
 	uint64_t remote_hits;    /* those of the hits that a pool with
 	                            BUFPOOL_NUMA_LOCAL served from a node that
 	                            is not the thread's */
+	uint64_t exhausted; /* checkouts that got no buffer: ENOBUFS, ENOMEM,
+	                       ETIMEDOUT; a bulk that got fewer counts once */
+	uint64_t waits;     /* bufpool_checkout_wait() that slept, */
+	uint64_t wait_ns;   /* and how long, in all, those that are over:
+	                       nanoseconds */
 } bufpool_class_stats_t;
 
 typedef struct {
@@ -584,12 +595,23 @@ typedef struct {
 void bufpool_stats(const bufpool_t *pool, bufpool_stats_t *out);
 
 enum bufpool_format {
-	BUFPOOL_TEXT,      /* a table for people */
-	BUFPOOL_JSON,      /* one object; keys are the field names */
-	BUFPOOL_PROMETHEUS /* the text exposition format */
+	BUFPOOL_TEXT,      /* a table for people, and for a class that went to
+	                      the heap which count would spare it that */
+	BUFPOOL_JSON,      /* one object; keys are the field names, and "id"
+	                      for when the pool was created: the 1st, 2nd, ...
+	                      and each class's "name" and "size" */
+	BUFPOOL_PROMETHEUS /* the text exposition format, with wait_ns in seconds;
+	                      labels are "pool", "class", "size", and "id"
+	                      where several pools that are printed have one
+	                      name */
 };
 
-/* Print the statistics; a failed write is -1 with its errno. */
+/*
+ * Print the statistics of a pool; NULL: of all pools of the process but those that
+ * have been destroyed, as one table, one JSON array, one exposition.  Pools may be
+ * created and destroyed meanwhile, which wait for none of it, however slow the
+ * stream is.  A failed write is -1 with its errno.
+ */
 int bufpool_stats_print(const bufpool_t *pool, FILE *stream,
                         enum bufpool_format format);
 

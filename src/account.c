@@ -120,16 +120,11 @@ static void gauge_set(struct gauge *gauge, uint64_t n)
 	gauge->now = gauge->peak = n;
 }
 
-void bp_account_reset(struct account *a, const uint64_t *out, uint64_t oversize,
-                      uint64_t oversize_bytes)
+void bp_account_reset(struct account *a, const uint64_t *out, uint64_t bufs,
+                      uint64_t bytes)
 {
-	uint64_t bufs = oversize, bytes = oversize_bytes;
-
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		gauge_set(&a->klass[k], out[k]);
-		bufs += out[k];
-		bytes += out[k] * class_size[k];
-	}
 	gauge_set(&a->bufs, bufs);
 	gauge_set(&a->bytes, bytes);
 }

@@ -47,8 +47,8 @@ static inline void account_in(struct depot *depot, unsigned shard, unsigned n)
 void bp_account_heap_out(struct account *a, unsigned k, size_t bytes);
 void bp_account_heap_in(struct account *a, unsigned k, size_t bytes);
 
-/* So many buffers are out, of each class, and more than that; in a child. */
-void bp_account_reset(struct account *a, const uint64_t *out, uint64_t oversize,
-                      uint64_t oversize_bytes);
+/* So much is out, of each class, and in all; in a child. */
+void bp_account_reset(struct account *a, const uint64_t *out, uint64_t bufs,
+                      uint64_t bytes);
 
 #endif

@@ -143,23 +143,4 @@ static inline uint32_t handle_state(const void *handle)
 	                                       : BP_NEVER;
 }
 
-/* Stop: it is not as check_handle() wants it. */
-_Noreturn void bp_misuse_spoilt(const char *call, const struct bp_buf *d,
-                                uint32_t state);
-
-/* The handle is of that state, and data, len and capacity are as they must be;
-   or else that is misuse of the call. */
-static inline void check_handle(const char *call, const struct bp_buf *d,
-                                uint32_t state)
-{
-	if (CK_CC_UNLIKELY(handle_state(d) != state || !buf_is_sealed(d) ||
-	                   d->pub.data != d->base ||
-	                   d->pub.capacity != buf_capacity(d) ||
-	                   d->pub.len > d->pub.capacity))
-		bp_misuse_spoilt(call, d, state);
-}
-
-/* Stop: the handle is not of the state that the call wants. */
-_Noreturn void bp_misuse_handle(const char *call, const void *handle);
-
 #endif

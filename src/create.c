@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* create.c - create and destroy */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -64,7 +65,8 @@ static int config_check(const bufpool_config_t *cfg)
 	if ((unsigned) cfg->wipe > BUFPOOL_WIPE_NONE ||
 	    (unsigned) cfg->exhausted > BUFPOOL_FAIL ||
 	    cfg->numa_node < BUFPOOL_NUMA_LOCAL ||
-	    (cfg->flags & ~FLAGS_KNOWN) != 0)
+	    (cfg->flags & ~FLAGS_KNOWN) != 0 ||
+	    (cfg->name != NULL && !bp_name_is_good(cfg->name)))
 		return EINVAL;
 	return 0;
 }
@@ -288,9 +290,18 @@ static int attach_all(bufpool_t *pool)
 	return 0;
 }
 
+static void pool_name(bufpool_t *pool, const char *name)
+{
+	if (name != NULL && *name != '\0')
+		strcpy(pool->name, name);
+	else
+		snprintf(pool->name, NAME_ROOM, "pool-%" PRIu64, pool->id);
+}
+
 static void pool_configure(bufpool_t *pool, const bufpool_config_t *cfg)
 {
 	pool->id = new_id();
+	pool_name(pool, cfg->name);
 	pool->wipe = cfg->wipe;
 	pool->exhausted = cfg->exhausted;
 	pool->flags = cfg->flags;
@@ -398,7 +409,8 @@ void bufpool_destroy(bufpool_t *pool)
 		return;
 	registry_check();
 	if (CK_CC_UNLIKELY(ck_pr_load_32(&pool->demand->events) != 0))
-		bp_misuse("bufpool_destroy", pool, "an event of it is open");
+		bp_misuse("bufpool_destroy", pool, "an event of it is open",
+		          pool->name);
 	ck_pr_store_uint(&pool->closing, 1);
 	/* Before the caches are looked for: see cache_show(). */
 	ck_pr_fence_memory();

@@ -22,7 +22,7 @@ static struct seat *seat_of(const char *call, const bufpool_event_t *event)
 
 	if (CK_CC_UNLIKELY((word & (SEAT_TAKEN | SEAT_LEFT)) != SEAT_TAKEN ||
 	                   s->fd < 0))
-		bp_misuse(call, s, "the event is closed");
+		bp_misuse(call, s, "the event is closed", NULL);
 	return s;
 }
 

@@ -39,24 +39,9 @@ static bool is_out(const struct bp_buf *d)
 
 /* What there is to count anew. */
 struct census {
-	uint64_t bufs;                 /* out, in all */
+	uint64_t bufs, bytes;          /* out, in all */
 	uint64_t out[BUFPOOL_CLASSES]; /* with the heap's stand-ins */
-	uint64_t oversize, oversize_bytes;
 };
-
-static void count_heap(void *arg, size_t bytes)
-{
-	struct census *all = arg;
-	unsigned k = bp_class_of(bytes);
-
-	all->bufs++;
-	if (k < BUFPOOL_CLASSES) {
-		all->out[k]++;
-	} else {
-		all->oversize++;
-		all->oversize_bytes += bytes;
-	}
-}
 
 static uint64_t remake_depot(bufpool_t *pool, struct depot *depot)
 {
@@ -95,8 +80,19 @@ static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
 	for (unsigned place = 0; place < pool->places; place++)
 		out += remake_depot(pool, pool_depot(pool, place, k));
 	pool->counts[k] = (struct shared_counts){ .returns = -out };
+	pool->unmet[k] = (struct unmet){ 0 };
 	all->out[k] = out;
 	all->bufs += out;
+	all->bytes += out * class_size[k];
+}
+
+static void remake_heap(struct heap *heap, struct census *all)
+{
+	bp_heap_remake(heap);
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		all->out[k] += heap->inherited[k];
+	all->bufs += heap_out(heap);
+	all->bytes += heap->bytes;
 }
 
 static void remake(bufpool_t *pool)
@@ -106,9 +102,8 @@ static void remake(bufpool_t *pool)
 
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		remake_class(pool, k, &all);
-	bp_heap_remake(&pool->heap, count_heap, &all);
-	bp_account_reset(&pool->account, all.out, all.oversize,
-	                 all.oversize_bytes);
+	remake_heap(&pool->heap, &all);
+	bp_account_reset(&pool->account, all.out, all.bufs, all.bytes);
 	pool->sums = (struct sums){ 0 };
 	bp_demand_reset(pool->demand, c != NULL ? 2 : 1);
 	if (c != NULL)

@@ -11,7 +11,7 @@
 
 #include "checkout.h"
 #include "give.h"
-#include "misuse.h"
+#include "pool.h"
 
 #define REFS_MAX (UINT32_MAX / 2)
 
@@ -56,9 +56,9 @@ static void add_ref(const char *call, struct bp_buf *d)
 	uint32_t refs = ck_pr_faa_32(&d->refs, 1);
 
 	if (CK_CC_UNLIKELY(refs == 0 || refs > REFS_MAX))
-		bp_misuse(call, d,
-		          refs == 0 ? "nobody holds the buffer any more"
-		                    : "too many references");
+		bp_misuse_of(call, d,
+		             refs == 0 ? "nobody holds the buffer any more"
+		                       : "too many references");
 }
 
 bufpool_frozen_t *bufpool_frozen_ref(bufpool_frozen_t *f)
@@ -82,7 +82,8 @@ static void release(const char *call, bufpool_frozen_t *f)
 		ck_pr_fence_release();
 		refs = ck_pr_faa_32(&d->refs, -1u);
 		if (CK_CC_UNLIKELY(refs == 0 || refs > REFS_MAX))
-			bp_misuse(call, d, "more references dropped than held");
+			bp_misuse_of(call, d,
+			             "more references dropped than held");
 		if (refs > 1)
 			return;
 		ck_pr_fence_acquire();

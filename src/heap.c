@@ -293,9 +293,7 @@ void bp_heap_release(struct heap *heap)
 }
 
 /* In a child. */
-static void descriptor_remake(struct heap *heap, unsigned s, struct bp_buf *d,
-                              void (*is_out)(void *arg, size_t bytes),
-                              void *arg)
+static void descriptor_remake(struct heap *heap, unsigned s, struct bp_buf *d)
 {
 	/* Of a chunk that was new there may be a copy from before it was filled. */
 	if (d->pool != heap->pool ||
@@ -308,14 +306,14 @@ static void descriptor_remake(struct heap *heap, unsigned s, struct bp_buf *d,
 	}
 	heap->stock[s].out++;
 	heap->bytes += buf_capacity(d);
-	is_out(arg, buf_capacity(d));
+	heap->inherited[bp_class_of(buf_capacity(d))]++;
 }
 
-void bp_heap_remake(struct heap *heap, void (*is_out)(void *arg, size_t bytes),
-                    void *arg)
+void bp_heap_remake(struct heap *heap)
 {
 	heap->bytes = 0;
 	memset(heap->served, 0, sizeof(heap->served));
+	memset(heap->inherited, 0, sizeof(heap->inherited));
 	for (unsigned s = 0; s <= BUFPOOL_CLASSES; s++) {
 		struct stock *stock = &heap->stock[s];
 
@@ -324,7 +322,6 @@ void bp_heap_remake(struct heap *heap, void (*is_out)(void *arg, size_t bytes),
 		for (unsigned c = 0;
 		     c < HEAP_CHUNKS && stock->chunk[c] != NULL; c++)
 			for (uint32_t i = 0; i < chunk_len(c); i++)
-				descriptor_remake(heap, s, &stock->chunk[c][i],
-				                  is_out, arg);
+				descriptor_remake(heap, s, &stock->chunk[c][i]);
 	}
 }

@@ -41,6 +41,8 @@ struct heap {
 	enum bufpool_wipe wipe;
 	uint64_t bytes;                       /* capacities of live buffers */
 	uint64_t served[BUFPOOL_CLASSES + 1]; /* checkouts, oversize last */
+	uint64_t inherited[BUFPOOL_CLASSES + 1]; /* in a child: were out when it
+	                                            was forked */
 };
 
 /* Live buffers. */
@@ -66,8 +68,7 @@ struct bp_buf *bp_heap_take(struct heap *heap, unsigned k, size_t capacity,
 void bp_heap_give(struct heap *heap, struct bp_buf *d); /* erases it */
 void bp_heap_release(struct heap *heap);                /* with its pool */
 
-/* In a child: free what is not out, and say of what is how large it is. */
-void bp_heap_remake(struct heap *heap, void (*is_out)(void *arg, size_t bytes),
-                    void *arg);
+/* In a child: free what is not out, and count what is. */
+void bp_heap_remake(struct heap *heap);
 
 #endif

@@ -6,7 +6,8 @@
  * above it here (tests/layers.sh sees to it), but for bp_put_alarm(), which the
  * fast paths call when others want something of a cache.
  *
- *     cancel map misuse fence stack track wipe   memory, words, bytes
+ *     cancel map fence stack track wipe      memory, words, bytes
+ *     name misuse        what pools are called; the line that stops a program
  *     buf erase          a buffer's descriptor and its states; erasing it
  *     magazine           a deque that one thread owns an end of
  *     depot              the shared level: lock-free stacks, per class and place
@@ -27,7 +28,7 @@
  *     give take          a buffer back, and out of all that
  *     checkout           the calls that have fast paths; generated
  *     fork               pools in a child process
- *     create api event frozen stats trim     the other calls
+ *     create api event frozen stats print trim        the other calls
  */
 #ifndef POOL_H
 #define POOL_H
@@ -38,6 +39,7 @@
 #include "demand.h"
 #include "depot.h"
 #include "heap.h"
+#include "name.h"
 
 struct region;
 struct slot;
@@ -50,6 +52,13 @@ struct shared_counts {
 	uint64_t stolen;
 	uint64_t remote_hits;
 	uint64_t returns; /* less cache_hits */
+};
+
+/* Checkouts that found none; by atomic adds. */
+struct unmet {
+	uint64_t exhausted; /* and got none */
+	uint64_t waits;
+	uint64_t wait_ns;
 };
 
 /* Of those that are gone; see bp_cache_fold(). */
@@ -86,6 +95,7 @@ struct bufpool_pool {
 	void (*detach)(void *arg, const bufpool_region_t *region, void *cookie);
 	void *attach_arg;
 	size_t meta_len; /* of what is mapped for this and its tables */
+	char name[NAME_ROOM];
 	struct demand *demand;
 	struct slot *registered; /* see registry.h */
 	unsigned slot;           /* its number */
@@ -98,6 +108,7 @@ struct bufpool_pool {
 	   return that follows takes off its buffer. */
 	uint64_t left __attribute__((aligned(CK_MD_CACHELINE)));
 	struct shared_counts counts[BUFPOOL_CLASSES];
+	struct unmet unmet[BUFPOOL_CLASSES];
 	struct sums sums;
 	struct heap heap;
 
@@ -123,5 +134,30 @@ static inline unsigned place_here(const bufpool_t *pool)
 	               ? 0
 	               : place_of_cpu(pool, current_cpu());
 }
+
+/* ------------------------------------------------------------------ misuse */
+
+/* Stop: something is wrong with a buffer of ours. */
+_Noreturn void bp_misuse_of(const char *call, const struct bp_buf *d,
+                            const char *reason);
+
+/* Stop: it is not as check_handle() wants it. */
+_Noreturn void bp_misuse_spoilt(const char *call, const struct bp_buf *d,
+                                uint32_t state);
+
+/* The handle is of that state, and data, len and capacity are as they must be;
+   or else that is misuse of the call. */
+static inline void check_handle(const char *call, const struct bp_buf *d,
+                                uint32_t state)
+{
+	if (CK_CC_UNLIKELY(handle_state(d) != state || !buf_is_sealed(d) ||
+	                   d->pub.data != d->base ||
+	                   d->pub.capacity != buf_capacity(d) ||
+	                   d->pub.len > d->pub.capacity))
+		bp_misuse_spoilt(call, d, state);
+}
+
+/* Stop: the handle is not of the state that the call wants. */
+_Noreturn void bp_misuse_handle(const char *call, const void *handle);
 
 #endif

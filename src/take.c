@@ -4,7 +4,6 @@
 #include <sched.h>
 #include <time.h>
 
-#include "misuse.h"
 #include "region.h"
 #include "registry.h"
 #include "wipe.h"
@@ -264,8 +263,9 @@ static bufpool_buf_t *hand_out(struct bp_buf *d, size_t len)
 	TRACK_OUT(d->base, d->pub.capacity);
 	if (CK_CC_UNLIKELY(d->state != BP_HOME)) {
 		if (d->state != BP_UNSURE)
-			bp_misuse("bufpool_checkout", d,
-			          "an idle buffer has an owner: returned twice");
+			bp_misuse_of("bufpool_checkout", d,
+			             "an idle buffer has an owner: "
+			             "returned twice");
 		/* Where it came home in a parent process, see fork.c. */
 		if (d->pool->wipe != BUFPOOL_WIPE_NONE)
 			bp_wipe_memset(d->base, d->pub.capacity);
@@ -387,6 +387,8 @@ bufpool_buf_t *bp_take_none(bufpool_t *pool, unsigned k, int error)
 {
 	if (is_stopped(pool))
 		return fail(ECANCELED);
+	if (k < BUFPOOL_CLASSES)
+		ck_pr_inc_64(&pool->unmet[k].exhausted);
 	if (k < BUFPOOL_CLASSES && bp_is_unheard(pool, k) &&
 	    bp_cache_any(pool, k))
 		return fail(EPERM);
@@ -423,6 +425,21 @@ static bool is_over(const struct timespec *deadline)
 	        at.tv_nsec >= deadline->tv_nsec);
 }
 
+static void sleep_on(struct seat *seat, uint32_t ticket, bool is_called,
+                     const struct timespec *deadline)
+{
+	/* Somebody is moving some; or membarrier() is refused now, and a put can
+	   go unseen; or nobody calls. */
+	const struct timespec moment = { 0, 1000000 };
+	struct timespec end;
+
+	if (!is_called) {
+		end = now_plus(&moment);
+		deadline = &end;
+	}
+	bp_seat_sleep(seat, ticket, deadline);
+}
+
 bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
                             const struct timespec *timeout)
 {
@@ -430,9 +447,11 @@ bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
 	struct seat unseen = { .fd = -1 }; /* by those who call */
 	struct seat *seat = bp_seat_take(q, k, -1);
 	uint32_t ticket = bp_seat_ticket(q, k);
+	struct unmet *unmet = &pool->unmet[k];
 	struct timespec until, *deadline = NULL;
+	uint64_t since = now();
 	bufpool_buf_t *buf;
-	bool over = false;
+	bool over = false, slept = false;
 
 	if (timeout != NULL) {
 		until = now_plus(timeout);
@@ -447,22 +466,19 @@ bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
 		buf = bp_take(pool, k, len);
 		if (buf != NULL || over || is_stopped(pool))
 			break;
-		if (seat != &unseen && all_trusted(pool, k)) {
-			bp_seat_sleep(seat, ticket, deadline);
-		} else {
-			/* Somebody is moving some; or membarrier() is refused
-			   now, and a put can go unseen; or nobody calls. */
-			const struct timespec moment = { 0, 1000000 };
-			struct timespec end = now_plus(&moment);
-
-			bp_seat_sleep(seat, ticket, &end);
-		}
+		if (!slept)
+			ck_pr_inc_64(&unmet->waits);
+		slept = true;
+		sleep_on(seat, ticket, seat != &unseen && all_trusted(pool, k),
+		         deadline);
 		over = is_over(deadline); /* look once more, though */
 	}
 	if (seat != &unseen)
 		bp_seat_leave(q, k, seat);
 	else
 		bp_seat_withdraw(q, k, seat);
+	if (slept)
+		ck_pr_add_64(&unmet->wait_ns, now() - since);
 	return buf;
 }
 

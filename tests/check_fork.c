@@ -180,12 +180,27 @@ static void let_go(struct held *held)
 	}
 }
 
+/* The child's statistics are new: as if it had just taken what it holds. */
+static void must_start_anew(const struct held *held)
+{
+	bufpool_stats_t stats = stats_of(held->pool);
+
+	must(stats.checked_out == 2 * SIZES);
+	must(stats.peak_checked_out == stats.checked_out);
+	must(stats.peak_bytes_checked_out == stats.bytes_checked_out);
+	must(stats.per_class[BUFPOOL_CLASS_4K].peak_checked_out == 4);
+	must(stats.per_class[BUFPOOL_CLASS_64K].peak_checked_out == 2);
+	must(stats.hits + stats.misses == 0);
+	for (int k = 0; k < BUFPOOL_CLASSES; k++)
+		must(stats.per_class[k].exhausted == 0);
+}
+
 static void go_on_with_held(void *arg)
 {
 	struct held *held = arg;
 
 	is_held(held);
-	must(stats_of(held->pool).checked_out == 2 * SIZES);
+	must_start_anew(held);
 	let_go(held);
 	must_be_whole(held->pool);
 	for (int i = 0; i < 2; i++) {
@@ -207,6 +222,7 @@ START_TEST(who_forks_keeps_what_it_holds)
 	set_cache(&config, depths[_i]);
 	held.pool = make_pool(config);
 	take_held(&held);
+	ck_assert(!bufpool_try_checkout(held.pool, 65536));
 	before = stats_of(held.pool);
 	for (int i = 0; i < 3; i++)
 		must_be_well(go_on_with_held, &held);

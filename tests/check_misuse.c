@@ -610,6 +610,101 @@ START_TEST(cancelled_misuse_is_loud)
 }
 END_TEST
 
+/* ---------------------------------------------------------- whose buffer it is */
+
+/* Of a pool with that name; from its heap, if there is none of the size. */
+static bufpool_buf_t *buffer_of_named(size_t size)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+
+	config.name = "a \"pool\"\n";
+	return bufpool_checkout(make_pool(config), size);
+}
+
+static void twice_of_named(void)
+{
+	bufpool_buf_t *buf = buffer_of_named(1);
+
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+static void twice_of_named_heap(void)
+{
+	bufpool_buf_t *buf = buffer_of_named(5000);
+
+	bufpool_return(buf);
+	bufpool_return(buf);
+}
+
+static void long_of_named(void)
+{
+	bufpool_buf_t *buf = buffer_of_named(1);
+
+	buf->len = PAGE + 1;
+	bufpool_return(buf);
+}
+
+static void dropped_twice_of_named(void)
+{
+	bufpool_frozen_t *f = bufpool_freeze(buffer_of_named(5000));
+
+	bufpool_frozen_unref(f);
+	bufpool_frozen_unref(f);
+}
+
+/* One pointer of a copy leads nowhere. */
+static void copy_of_named(size_t size)
+{
+	static uint64_t copy[8] __attribute__((aligned(HANDLE_ALIGN)));
+	bufpool_buf_t *buf = buffer_of_named(size);
+
+	memcpy(copy, buf, sizeof(copy));
+	for (size_t i = 3; i < ARRAY_SIZE(copy); i++)
+		if (copy[i] != 0 && copy[i] % PAGE == 0 &&
+		    copy[i] != (uintptr_t) buf->data)
+			copy[i] += 0x123456789000;
+	bufpool_return((bufpool_buf_t *) copy);
+}
+
+static void copy_of_named_pool(void)
+{
+	copy_of_named(1);
+}
+
+static void copy_of_named_heap(void)
+{
+	copy_of_named(5000);
+}
+
+static const struct {
+	struct misuse misuse;
+	bool named;
+} known[] = {
+	{{"twice", twice_of_named, "bufpool_return"}, true},
+	{{"twice, heap", twice_of_named_heap, "bufpool_return"}, true},
+	{{"too long", long_of_named, "bufpool_return"}, true},
+	{{"unref", dropped_twice_of_named, "bufpool_frozen_unref"}, true},
+	{{"copy", copy_of_named_pool, "bufpool_return"}, false},
+	{{"copy, heap", copy_of_named_heap, "bufpool_return"}, false},
+};
+
+/* The line ends with the pool's name where it is known for sure. */
+START_TEST(pool_is_named)
+{
+	const char *end = ", in pool a \\\"pool\\\"\\n\n";
+	char text[4096];
+
+	must_be_loud(&known[_i].misuse);
+	run_child(commit_misuse, (void *) &known[_i].misuse, text,
+	          sizeof(text));
+	if (known[_i].named)
+		ck_assert_str_eq(text + strlen(text) - strlen(end), end);
+	else
+		ck_assert_msg(!strstr(text, "in pool"), "stderr '%s'", text);
+}
+END_TEST
+
 /* --------------------------------------------------------- no false alarms */
 
 enum { HELD = 40 };
@@ -689,6 +784,7 @@ static Suite *misuse_suite(void)
 				    (int) ARRAY_SIZE(misuses));
 	tcase_add_loop_test(tcase, spoilt_is_loud, 0,
 	                    (int) ARRAY_SIZE(spoils) * WAYS);
+	tcase_add_loop_test(tcase, pool_is_named, 0, ARRAY_SIZE(known));
 	tcase = add_case(suite, "good use", 20);
 	tcase_add_loop_test(tcase, no_false_alarm, 0, BUFPOOL_WIPE_NONE + 1);
 	return suite;

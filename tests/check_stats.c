@@ -1,56 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check_stats.c - the figures add up, and all three formats print them
+ * check_stats.c - the figures add up
  */
-#include "common.h"
+#include "figures.h"
 
-#include <ctype.h>
 #include <stdatomic.h>
-
-/* ------------------------------------------------------------ the fields */
-
-/* Every figure by its name, so that tests may go through them all. */
-struct field {
-	const char *name;
-	size_t offset;
-	bool counter; /* only ever grows */
-};
-
-#define TOTAL(name, counter) {#name, offsetof(bufpool_stats_t, name), counter}
-#define EACH(name, counter)                                                  \
-	{#name, offsetof(bufpool_class_stats_t, name), counter}
-
-static const struct field totals[] = {
-	TOTAL(hits, true),
-	TOTAL(misses, true),
-	TOTAL(oversize, true),
-	TOTAL(checked_out, false),
-	TOTAL(peak_checked_out, false),
-	TOTAL(bytes_checked_out, false),
-	TOTAL(peak_bytes_checked_out, false),
-	TOTAL(heap_bytes, false),
-};
-
-static const struct field each[] = {
-	EACH(total, false),          EACH(idle, false),
-	EACH(cached, false),         EACH(cache_hits, true),
-	EACH(depot_hits, true),      EACH(stolen, true),
-	EACH(heap_fallbacks, true),  EACH(checked_out, false),
-	EACH(peak_checked_out, false), EACH(remote_hits, true),
-};
-
-_Static_assert(sizeof(bufpool_class_stats_t) ==
-                       ARRAY_SIZE(each) * sizeof(uint64_t),
-               "each[] has all fields");
-_Static_assert(sizeof(bufpool_stats_t) ==
-                       ARRAY_SIZE(totals) * sizeof(uint64_t) +
-                               BUFPOOL_CLASSES * sizeof(bufpool_class_stats_t),
-               "totals[] has all fields");
-
-static uint64_t value_of(const void *stats, const struct field *field)
-{
-	return *(const uint64_t *) ((const char *) stats + field->offset);
-}
+#include <time.h>
 
 /* ------------------------------------------------------------- they add up */
 
@@ -272,9 +227,11 @@ START_TEST(alignment_is_a_fallback)
 }
 END_TEST
 
-START_TEST(failures_count_for_nothing)
+/* But as exhaustion of their class, once each; a wrong argument for nothing. */
+START_TEST(failures_count_for_nothing_else)
 {
 	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	const struct timespec none = {0, 0};
 	bufpool_stats_t before, after;
 	bufpool_buf_t *buf;
 	bufpool_t *pool;
@@ -291,10 +248,74 @@ START_TEST(failures_count_for_nothing)
 		ck_assert(!ways[i].take(pool, SIZE_MAX));
 		ck_assert(!ways[i].take(NULL, 1));
 	}
+	for (int i = 0; i < BUFPOOL_CLASSES; i++)
+		ck_assert(!classes[i].checkout(pool));
+	ck_assert(!bufpool_checkout_wait(pool, 1, &none));
+	ck_assert(!bufpool_checkout_wait(pool, 70000, &none));
+	ck_assert(!bufpool_checkout_wait(pool, 7000000, &none));
 	ck_assert(!bufpool_checkout_aligned(pool, 1, 3));
 	after = stats_of(pool);
+	for (int i = 0; i < BUFPOOL_CLASSES; i++)
+		before.per_class[i].exhausted = 1;
+	before.per_class[BUFPOOL_CLASS_4K].exhausted += ARRAY_SIZE(ways) + 1;
+	before.per_class[BUFPOOL_CLASS_256K].exhausted += ARRAY_SIZE(ways) + 1;
+	/* Who waits sleeps, for no time if need be. */
+	ck_assert_uint_gt(after.per_class[BUFPOOL_CLASS_4K].wait_ns, 0);
+	before.per_class[BUFPOOL_CLASS_4K].waits = 1;
+	before.per_class[BUFPOOL_CLASS_4K].wait_ns =
+		after.per_class[BUFPOOL_CLASS_4K].wait_ns;
 	ck_assert_mem_eq(&before, &after, sizeof(before));
 	bufpool_return(buf);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* Who is stopped lacks no buffer. */
+START_TEST(stopped_is_not_exhausted)
+{
+	const struct timespec second = {1, 0};
+	bufpool_stats_t before, after;
+	bufpool_t *pool = make_pool(even_config(1));
+
+	bufpool_return(bufpool_checkout(pool, 1));
+	bufpool_shutdown(pool);
+	before = stats_of(pool);
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
+		REFUSED(!ways[i].take(pool, 1), ECANCELED);
+	REFUSED(!bufpool_checkout_wait(pool, 1, &second), ECANCELED);
+	after = stats_of(pool);
+	ck_assert_mem_eq(&before, &after, sizeof(before));
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* The heap's limit is reached, or the heap has none: that is no buffer either. */
+START_TEST(heap_that_has_none)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 2);
+	const bufpool_class_stats_t *one;
+	bufpool_buf_t *bufs[10];
+	bufpool_stats_t stats;
+	bufpool_t *pool;
+
+	config.heap_limit = 3 * PAGE;
+	pool = make_pool(config);
+	ck_assert_uint_eq(bufpool_checkout_bulk(pool, 1, bufs, 10), 5);
+	REFUSED(!bufpool_checkout(pool, 1), ENOBUFS);
+	REFUSED(!bufpool_checkout(pool, 65536), ENOBUFS);
+	stats = stats_of(pool);
+	one = &stats.per_class[BUFPOOL_CLASS_4K];
+	ck_assert_uint_eq(one->heap_fallbacks, 3);
+	ck_assert_uint_eq(one->peak_checked_out, 5);
+	ck_assert_uint_eq(one->exhausted, 2);
+	ck_assert_uint_eq(stats.per_class[BUFPOOL_CLASS_64K].exhausted, 1);
+	bufpool_return_bulk(bufs, 5);
+	destroy_whole(pool);
+
+	pool = class_pool(BUFPOOL_CLASS_4K, 2);
+	REFUSED(!bufpool_checkout_aligned(pool, 1, (size_t) 1 << 62), ENOMEM);
+	ck_assert_uint_eq(
+		stats_of(pool).per_class[BUFPOOL_CLASS_4K].exhausted, 1);
 	bufpool_destroy(pool);
 }
 END_TEST
@@ -502,6 +523,135 @@ START_TEST(peak_of_one_way_traffic)
 }
 END_TEST
 
+/* --------------------------------------------------------- too few buffers */
+
+enum { TOO_MANY = 4 }; /* threads for so few buffers */
+
+static struct {
+	bufpool_t *pool;
+	bufpool_buf_t *(*take)(void);
+	int rounds;
+	atomic_ulong took, failed;
+} scant;
+
+static bufpool_buf_t *take_scant(void)
+{
+	return bufpool_checkout(scant.pool, PAGE);
+}
+
+static bufpool_buf_t *await_scant(void)
+{
+	const struct timespec moment = {0, 100000};
+
+	return bufpool_checkout_wait(scant.pool, PAGE, &moment);
+}
+
+static void *want_two(void *arg)
+{
+	bufpool_buf_t *bufs[2];
+
+	for (int i = 0; i < scant.rounds; i++) {
+		for (int n = 0; n < 2; n++) {
+			bufs[n] = scant.take();
+			atomic_fetch_add(bufs[n] ? &scant.took : &scant.failed,
+			                 1);
+		}
+		bufpool_return_bulk(bufs, 2);
+	}
+	return arg;
+}
+
+/* With so many buffers; what it has counted. */
+static bufpool_class_stats_t fight_for(size_t n, enum bufpool_exhausted how)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, n);
+	pthread_t threads[TOO_MANY];
+	bufpool_stats_t stats;
+
+	config.exhausted = how;
+	scant.pool = make_pool(config);
+	for (int i = 0; i < TOO_MANY; i++)
+		threads[i] = start_thread(want_two, NULL);
+	for (int i = 0; i < TOO_MANY; i++)
+		join_thread(threads[i]);
+	stats = stats_of(scant.pool);
+	check_sums(scant.pool);
+	must(stats.hits == scant.took);
+	must(stats.peak_checked_out <= n);
+	must(stats.peak_bytes_checked_out <= n * PAGE);
+	destroy_whole(scant.pool);
+	return stats.per_class[BUFPOOL_CLASS_4K];
+}
+
+/* As a user would find out that there are too few: each failure is counted, for the
+   threads together. */
+START_TEST(each_failure_counts)
+{
+	bufpool_class_stats_t stats;
+
+	scant.take = take_scant;
+	scant.rounds = (int) scaled(20000);
+	stats = fight_for(1, BUFPOOL_FAIL);
+	ck_assert_uint_ge(scant.failed, TOO_MANY * (uint64_t) scant.rounds);
+	ck_assert_uint_eq(stats.exhausted, scant.failed);
+	ck_assert_uint_eq(stats.waits, 0);
+	ck_assert_uint_eq(stats.wait_ns, 0);
+}
+END_TEST
+
+START_TEST(each_timeout_counts)
+{
+	bufpool_class_stats_t stats;
+
+	scant.take = await_scant;
+	scant.rounds = 50;
+	stats = fight_for(1, BUFPOOL_HEAP);
+	/* Who has the only one waits for a second in vain. */
+	ck_assert_uint_ge(scant.failed, TOO_MANY * (uint64_t) scant.rounds);
+	ck_assert_uint_eq(stats.exhausted, scant.failed);
+	ck_assert_uint_ge(stats.waits, scant.failed);
+	ck_assert_uint_le(stats.waits, scant.failed + scant.took);
+	ck_assert_uint_ge(stats.wait_ns, stats.exhausted * 100000);
+	ck_assert_uint_eq(stats.heap_fallbacks, 0);
+}
+END_TEST
+
+static void *give_back(void *buf)
+{
+	const struct timespec moment = {0, 1000000};
+
+	while (stats_of(scant.pool).per_class[BUFPOOL_CLASS_4K].waits == 0)
+		nanosleep(&moment, NULL);
+	bufpool_return(buf);
+	return NULL;
+}
+
+/* A wait can be seen while it lasts; it is no failure if it ends well. */
+START_TEST(wait_that_ends_well)
+{
+	const bufpool_class_stats_t *one;
+	bufpool_stats_t stats;
+	bufpool_buf_t *buf;
+	pthread_t thread;
+
+	scant.pool = class_pool(BUFPOOL_CLASS_4K, 1);
+	buf = bufpool_checkout_wait(scant.pool, 1, NULL);
+	ck_assert_uint_eq(
+		stats_of(scant.pool).per_class[BUFPOOL_CLASS_4K].waits, 0);
+	thread = start_thread(give_back, buf);
+	buf = bufpool_checkout_wait(scant.pool, 1, NULL);
+	ck_assert_ptr_nonnull(buf);
+	join_thread(thread);
+	stats = stats_of(scant.pool);
+	one = &stats.per_class[BUFPOOL_CLASS_4K];
+	ck_assert_uint_eq(one->waits, 1);
+	ck_assert_uint_gt(one->wait_ns, 0);
+	ck_assert_uint_eq(one->exhausted, 0);
+	bufpool_return(buf);
+	destroy_whole(scant.pool);
+}
+END_TEST
+
 /* ----------------------------------------------------------- others at work */
 
 enum { WORKERS = 4, WORKER_HELD = 4, WORK_COUNT = 20 };
@@ -669,436 +819,8 @@ END_TEST
 
 #endif
 
-/* --------------------------------------------------------------- printing */
-
-static char printed[65536];
-
-static void print(const bufpool_t *pool, enum bufpool_format format)
-{
-	FILE *file = fmemopen(printed, sizeof(printed), "w");
-	int rc = -1;
-
-	ck_assert_ptr_nonnull(file);
-	KEEPS_ERRNO(rc = bufpool_stats_print(pool, file, format));
-	ck_assert_int_eq(rc, 0);
-	fclose(file);
-	ck_assert_uint_gt(strlen(printed), 0);
-	ck_assert_uint_lt(strlen(printed), sizeof(printed) - 1);
-	ck_assert_int_eq(printed[strlen(printed) - 1], '\n');
-}
-
-/* What stays out of the busy pool. */
-static bufpool_buf_t *left_out[BUFPOOL_CLASSES + 1];
-
-/*
- * A pool at rest that has seen all sorts of things, so that few figures are
- * zero and few are the same.
- */
-static bufpool_t *busy_pool(void)
-{
-	const size_t counts[BUFPOOL_CLASSES] = {50, 13, 7, 3};
-	bufpool_config_t config = default_config;
-	bufpool_t *pool;
-
-	memcpy(config.count, counts, sizeof(counts));
-	pool = make_pool(config);
-	for (int i = 0; i < BUFPOOL_CLASSES; i++) {
-		bufpool_buf_t *bufs[60];
-		size_t n = counts[i] + 1 + i;
-
-		for (int round = 0; round <= i; round++) {
-			ck_assert_uint_eq(
-				bufpool_checkout_bulk(pool, classes[i].size - i,
-			                              bufs, n),
-				n);
-			bufpool_return_bulk(bufs + 1, n - 1);
-			if (round < i)
-				bufpool_return(bufs[0]);
-		}
-		left_out[i] = bufs[0];
-	}
-	bufpool_return(bufpool_checkout(pool, 1234567));
-	left_out[BUFPOOL_CLASSES] = bufpool_checkout(pool, 2345678);
-	ck_assert_ptr_nonnull(left_out[BUFPOOL_CLASSES]);
-	check_sums(pool);
-	return pool;
-}
-
-static void end_busy_pool(bufpool_t *pool)
-{
-	bufpool_return_bulk(left_out, ARRAY_SIZE(left_out));
-	destroy_whole(pool);
-}
-
-START_TEST(text_names_every_class)
-{
-	bufpool_t *pool = busy_pool();
-
-	print(pool, BUFPOOL_TEXT);
-	for (int i = 0; i < BUFPOOL_CLASSES; i++)
-		ck_assert_ptr_nonnull(strcasestr(printed, classes[i].name));
-	for (const char *c = printed; *c; c++)
-		ck_assert(isprint((unsigned char) *c) || *c == '\n');
-	end_busy_pool(pool);
-}
-END_TEST
-
-/* ------------------------------------------------------------------- JSON */
-
-/*
- * A reader for the JSON that can occur: it is strict, and knows objects,
- * arrays, keys and whole numbers.  Each returns what follows, or fails.
- */
-static const char *json_space(const char *at)
-{
-	return at + strspn(at, " \t\r\n");
-}
-
-static const char *json_char(const char *at, char c)
-{
-	at = json_space(at);
-	ck_assert_msg(*at == c, "'%c' expected at '%.40s'", c, at);
-	return json_space(at + 1);
-}
-
-static bool json_more(const char **at)
-{
-	bool more = **at == ',';
-
-	if (more)
-		*at = json_char(*at, ',');
-	return more;
-}
-
-static const char *json_key(const char *at, char *key, size_t size)
-{
-	size_t n;
-
-	at = json_char(at, '"');
-	n = strspn(at, "abcdefghijklmnopqrstuvwxyz_0123456789");
-	ck_assert_uint_lt(n, size);
-	memcpy(key, at, n);
-	key[n] = '\0';
-	ck_assert_int_eq(at[n], '"');
-	return json_char(at + n + 1, ':');
-}
-
-static const char *json_number(const char *at, uint64_t *value)
-{
-	char *end;
-
-	ck_assert_msg(isdigit((unsigned char) *at), "no number: '%.40s'", at);
-	ck_assert(at[0] != '0' || !isdigit((unsigned char) at[1]));
-	*value = strtoull(at, &end, 10);
-	return json_space(end);
-}
-
-static unsigned field_bit(const struct field *fields, size_t n,
-                          const char *name)
-{
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(fields[i].name, name) == 0)
-			return i;
-	ck_abort_msg("'%s' is no field", name);
-}
-
-static const char *json_classes(const char *at, const bufpool_stats_t *stats);
-
-/* An object that has exactly these fields with the values of stats. */
-static const char *json_fields(const char *at, const void *stats,
-                               const struct field *fields, size_t n,
-                               const bufpool_stats_t *top)
-{
-	unsigned seen = 0, all = (1u << n) - 1;
-	char key[64];
-
-	at = json_char(at, '{');
-	do {
-		uint64_t value;
-		unsigned i;
-
-		at = json_key(at, key, sizeof(key));
-		if (top && strcmp(key, "per_class") == 0) {
-			at = json_classes(at, top);
-			top = NULL;
-			continue;
-		}
-		i = field_bit(fields, n, key);
-		ck_assert_msg(!(seen & 1u << i), "'%s' twice", key);
-		seen |= 1u << i;
-		at = json_number(at, &value);
-		ck_assert_uint_eq(value, value_of(stats, &fields[i]));
-	} while (json_more(&at));
-	ck_assert_uint_eq(seen, all);
-	ck_assert_msg(!top, "no per_class");
-	return json_char(at, '}');
-}
-
-static const char *json_classes(const char *at, const bufpool_stats_t *stats)
-{
-	int n = 0;
-
-	at = json_char(at, '[');
-	do {
-		ck_assert_int_lt(n, BUFPOOL_CLASSES);
-		at = json_fields(at, &stats->per_class[n++], each,
-		                 ARRAY_SIZE(each), NULL);
-	} while (json_more(&at));
-	ck_assert_int_eq(n, BUFPOOL_CLASSES);
-	return json_char(at, ']');
-}
-
-static void check_json(const bufpool_t *pool)
-{
-	bufpool_stats_t stats = stats_of(pool);
-	const char *end;
-
-	print(pool, BUFPOOL_JSON);
-	end = json_fields(json_space(printed), &stats, totals,
-	                  ARRAY_SIZE(totals), &stats);
-	ck_assert_int_eq(*end, '\0');
-}
-
-START_TEST(json_holds_every_field)
-{
-	bufpool_t *pool = make_pool(empty_config());
-
-	check_json(pool);
-	bufpool_destroy(pool);
-	pool = busy_pool();
-	check_json(pool);
-	end_busy_pool(pool);
-}
-END_TEST
-
-/* -------------------------------------------------------------- Prometheus */
-
-/* A line of the text exposition format, taken apart. */
-struct sample {
-	char name[128];
-	char labels[256]; /* without the braces */
-	uint64_t value;
-};
-
-static struct {
-	struct sample samples[256];
-	size_t n;
-	char typed[128]; /* the name of the last TYPE */
-	bool counter;
-} exposition;
-
-static size_t name_length(const char *at)
-{
-	return strspn(at, "abcdefghijklmnopqrstuvwxyz"
-	                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ_:0123456789");
-}
-
-static const char *take_name(const char *at, char *name, size_t size)
-{
-	size_t n = name_length(at);
-
-	ck_assert_msg(n > 0 && n < size, "no name: '%s'", at);
-	ck_assert_msg(strncmp(at, "bufpool_", 8) == 0, "name in '%s'", at);
-	memcpy(name, at, n);
-	name[n] = '\0';
-	return at + n;
-}
-
-static bool has_suffix(const char *name, const char *suffix)
-{
-	size_t n = strlen(name), m = strlen(suffix);
-
-	return n >= m && strcmp(name + n - m, suffix) == 0;
-}
-
-static void read_help(const char *at)
-{
-	char name[128];
-
-	at = take_name(at, name, sizeof(name));
-	ck_assert_msg(at[0] == ' ' && at[1], "no help for %s", name);
-}
-
-static void read_type(const char *at)
-{
-	at = take_name(at, exposition.typed, sizeof(exposition.typed));
-	exposition.counter = strcmp(at, " counter") == 0;
-	ck_assert_msg(exposition.counter || strcmp(at, " gauge") == 0,
-	              "type of %s is '%s'", exposition.typed, at);
-	ck_assert_msg(exposition.counter ==
-	                      has_suffix(exposition.typed, "_total"),
-	              "%s is %s counter", exposition.typed,
-	              exposition.counter ? "a" : "no");
-	for (size_t i = 0; i < exposition.n; i++)
-		ck_assert_msg(strcmp(exposition.samples[i].name,
-		                     exposition.typed) != 0,
-		              "%s is in two groups", exposition.typed);
-}
-
-/* name="value", again and again; the values need no escapes. */
-static const char *take_labels(const char *at, char *labels, size_t size)
-{
-	const char *start = ++at;
-
-	while (*at != '}') {
-		size_t n = name_length(at);
-
-		ck_assert_msg(n > 0 && at[n] == '=' && at[n + 1] == '"',
-		              "label at '%s'", at);
-		at += n + 2;
-		at += strcspn(at, "\"\\");
-		ck_assert_msg(*at == '"', "label ends '%s'", at);
-		if (*++at == ',')
-			at++;
-	}
-	ck_assert_uint_lt((size_t) (at - start), size);
-	memcpy(labels, start, (size_t) (at - start));
-	return at + 1;
-}
-
-static void read_sample(const char *at)
-{
-	struct sample *sample = &exposition.samples[exposition.n];
-	char *end;
-
-	ck_assert_uint_lt(exposition.n, ARRAY_SIZE(exposition.samples));
-	memset(sample, 0, sizeof(*sample));
-	at = take_name(at, sample->name, sizeof(sample->name));
-	ck_assert_str_eq(sample->name, exposition.typed);
-	if (*at == '{')
-		at = take_labels(at, sample->labels, sizeof(sample->labels));
-	ck_assert_msg(at[0] == ' ' && isdigit((unsigned char) at[1]),
-	              "value of %s: '%s'", sample->name, at);
-	sample->value = strtoull(at + 1, &end, 10);
-	ck_assert_int_eq(*end, '\0');
-	for (size_t i = 0; i < exposition.n; i++)
-		ck_assert_msg(strcmp(exposition.samples[i].name,
-		                     sample->name) ||
-		                      strcmp(exposition.samples[i].labels,
-		                             sample->labels),
-		              "%s twice", sample->name);
-	exposition.n++;
-}
-
-static void read_exposition(char *text)
-{
-	char *line, *rest = text;
-
-	memset(&exposition, 0, sizeof(exposition));
-	while ((line = strsep(&rest, "\n")) && rest) {
-		if (strncmp(line, "# HELP ", 7) == 0)
-			read_help(line + 7);
-		else if (strncmp(line, "# TYPE ", 7) == 0)
-			read_type(line + 7);
-		else
-			read_sample(line);
-	}
-}
-
-/*
- * The sample for a field is named after it, and labelled with its class; but
- * "total", which is no counter, is called "buffers".
- */
-static bool is_sample_of(const struct sample *sample, const struct field *field,
-                         const char *klass)
-{
-	const char *name = strcmp(field->name, "total") ? field->name : "buffers";
-	char quoted[32], ending[128];
-
-	snprintf(quoted, sizeof(quoted), "\"%s\"", klass ? klass : "");
-	snprintf(ending, sizeof(ending), "_%s%s", name,
-	         field->counter ? "_total" : "");
-	return has_suffix(sample->name, ending) &&
-	       (klass ? strcasestr(sample->labels, quoted) != NULL
-	              : !sample->labels[0]);
-}
-
-static void check_sample(const struct field *field, const char *klass,
-                         uint64_t value)
-{
-	bool found = false;
-
-	for (size_t i = 0; i < exposition.n && !found; i++)
-		found = is_sample_of(&exposition.samples[i], field, klass) &&
-		        exposition.samples[i].value == value;
-	ck_assert_msg(found, "no sample of %s%s%s that is %" PRIu64,
-	              field->name, klass ? " of " : "", klass ? klass : "",
-	              value);
-}
-
-START_TEST(prometheus_holds_every_field)
-{
-	bufpool_t *pool = busy_pool();
-	bufpool_stats_t stats = stats_of(pool);
-
-	print(pool, BUFPOOL_PROMETHEUS);
-	read_exposition(printed);
-	for (size_t i = 0; i < ARRAY_SIZE(totals); i++)
-		check_sample(&totals[i], NULL, value_of(&stats, &totals[i]));
-	for (int c = 0; c < BUFPOOL_CLASSES; c++)
-		for (size_t i = 0; i < ARRAY_SIZE(each); i++)
-			check_sample(&each[i], classes[c].name,
-			             value_of(&stats.per_class[c], &each[i]));
-	ck_assert_uint_eq(exposition.n,
-	                  ARRAY_SIZE(totals) +
-	                          BUFPOOL_CLASSES * ARRAY_SIZE(each));
-	end_busy_pool(pool);
-}
-END_TEST
-
-/* ---------------------------------------------------------- failed prints */
-
-static const enum bufpool_format formats[] = {
-	BUFPOOL_TEXT,
-	BUFPOOL_JSON,
-	BUFPOOL_PROMETHEUS,
-};
-
-static void print_to_full(const bufpool_t *pool, int buffering, size_t size,
-                          enum bufpool_format format)
-{
-	FILE *full = fopen("/dev/full", "w");
-
-	ck_assert_ptr_nonnull(full);
-	ck_assert_int_eq(setvbuf(full, NULL, buffering, size), 0);
-	REFUSED(bufpool_stats_print(pool, full, format) == -1, ENOSPC);
-	fclose(full);
-}
-
-/* The loop index is the format. */
-START_TEST(full_device)
-{
-	bufpool_t *pool = busy_pool();
-
-	print_to_full(pool, _IONBF, 0, formats[_i]);
-	print_to_full(pool, _IOLBF, 1 << 16, formats[_i]);
-	print_to_full(pool, _IOFBF, 64, formats[_i]);
-	print_to_full(pool, _IOFBF, 1 << 20, formats[_i]);
-	end_busy_pool(pool);
-}
-END_TEST
-
-START_TEST(bad_print_arguments)
-{
-	bufpool_t *pool = class_pool(BUFPOOL_CLASS_4K, 1);
-	enum bufpool_format above = BUFPOOL_PROMETHEUS + 1, below = -1;
-	FILE *null = fopen("/dev/null", "r");
-
-	ck_assert_ptr_nonnull(null);
-	REFUSED(bufpool_stats_print(pool, NULL, formats[_i]) == -1, EINVAL);
-	REFUSED(bufpool_stats_print(NULL, null, formats[_i]) == -1, EINVAL);
-	REFUSED(bufpool_stats_print(pool, null, above) == -1, EINVAL);
-	REFUSED(bufpool_stats_print(pool, null, below) == -1, EINVAL);
-	/* A stream to read from. */
-	REFUSED(bufpool_stats_print(pool, null, formats[_i]) == -1, EBADF);
-	fclose(null);
-	bufpool_destroy(pool);
-}
-END_TEST
-
 static Suite *stats_suite(void)
 {
-	const int n = ARRAY_SIZE(formats);
 	Suite *suite = suite_create("stats");
 	TCase *tcase = add_case(suite, "sums", 10);
 
@@ -1107,7 +829,9 @@ static Suite *stats_suite(void)
 	tcase_add_loop_test(tcase, script_adds_up, 0, 4);
 	tcase_add_test(tcase, classes_count_for_themselves);
 	tcase_add_test(tcase, alignment_is_a_fallback);
-	tcase_add_test(tcase, failures_count_for_nothing);
+	tcase_add_test(tcase, failures_count_for_nothing_else);
+	tcase_add_test(tcase, stopped_is_not_exhausted);
+	tcase_add_test(tcase, heap_that_has_none);
 	tcase_add_loop_test(tcase, peaks_are_close, 0, 5);
 	tcase_add_test(tcase, peak_is_of_its_moment);
 
@@ -1116,17 +840,13 @@ static Suite *stats_suite(void)
 	tcase_add_test(tcase, returns_elsewhere_count);
 	tcase_add_test(tcase, stolen_buffers_count);
 	tcase_add_loop_test(tcase, peak_of_one_way_traffic, 0, 2);
+	tcase_add_test(tcase, each_failure_counts);
+	tcase_add_test(tcase, each_timeout_counts);
+	tcase_add_test(tcase, wait_that_ends_well);
 	tcase_add_test(tcase, stats_while_others_work);
 #if defined(__x86_64__)
 	tcase_add_loop_test(tcase, stats_amid_pairs, 0, 2);
 #endif
-
-	tcase = add_case(suite, "print", 10);
-	tcase_add_test(tcase, text_names_every_class);
-	tcase_add_test(tcase, json_holds_every_field);
-	tcase_add_test(tcase, prometheus_holds_every_field);
-	tcase_add_loop_test(tcase, full_device, 0, n);
-	tcase_add_loop_test(tcase, bad_print_arguments, 0, n);
 	return suite;
 }
 
