@@ -172,6 +172,7 @@ enum bufpool_exhausted {
 #define BUFPOOL_LOCKED 0x04u
 #define BUFPOOL_DONTDUMP 0x08u
 #define BUFPOOL_DONTFORK 0x10u
+#define BUFPOOL_HARDENED 0x20u
 
 /* A piece of memory that buffers of one class lie in. */
 typedef struct bufpool_region {

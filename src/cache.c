@@ -36,7 +36,7 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 	unsigned place = place_of_cpu(pool, cpu);
 	/* The usual paths have no fence, and do not ask where they are. */
 	bool special = pool->fenced || pool->places > 1;
-	bool none = track_threads();
+	bool none = track_threads() || pool->hardened;
 	uint64_t kind = pool->fenced ? BP_FENCED : special ? BP_LOCAL : 0;
 	uint64_t key = key_of(pool, place) - (kind << BP_CLASS_SHIFT);
 
@@ -180,6 +180,7 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n,
 	   is not over yet. */
 	bool inner = (c->moving & 1u << k) != 0;
 	struct depot *depot;
+	uint64_t left;
 	unsigned got;
 
 	move_begin(c->demand, c, k);
@@ -189,10 +190,10 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n,
 		*pool = bufs[0]->pool;
 		depot = pool_depot(*pool, c->fast.place, k);
 		account_in(depot, c->shard, got);
-		if (bp_depot_give(depot, c->shard, bufs, got))
+		left = bp_depot_give(depot, c->shard, bufs, got);
+		if (left == 0)
 			demand_given(c->demand, k, got);
-		else
-			*owed += got;
+		*owed += left;
 	}
 	if (!inner)
 		move_end(c->demand, c, k);

@@ -803,7 +803,7 @@ static struct depot *depot_of(void)
 
 static void put(struct bp_buf *d, unsigned shard)
 {
-	must(bp_depot_give(depot_of(), shard, &d, 1));
+	must(bp_depot_give(depot_of(), shard, &d, 1) == 0);
 }
 
 static void try_it(void)

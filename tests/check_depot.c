@@ -39,8 +39,8 @@ START_TEST(warm_buffers_come_first)
 	struct bp_buf *out[4];
 
 	setup(0, 1);
-	ck_assert(bp_depot_give(&depot, 0, &given[2], 1));
-	ck_assert(bp_depot_give(&depot, 0, given, 2));
+	ck_assert_uint_eq(bp_depot_give(&depot, 0, &given[2], 1), 0);
+	ck_assert_uint_eq(bp_depot_give(&depot, 0, given, 2), 0);
 	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 4), 3);
 	ck_assert(memcmp(out, given, sizeof(given)) == 0);
 }
@@ -56,7 +56,7 @@ START_TEST(every_shard_is_found)
 			for (unsigned from = 0; from < 2 * shards; from++) {
 				struct bp_buf *d = &bufs[to];
 
-				ck_assert(bp_depot_give(&depot, to, &d, 1));
+				ck_assert_uint_eq(bp_depot_give(&depot, to, &d, 1), 0);
 				ck_assert_uint_eq(
 					bp_depot_take(&depot, from, out, 1), 1);
 				ck_assert_ptr_eq(out[0], d);
@@ -71,8 +71,8 @@ START_TEST(own_shard_first)
 	struct bp_buf *a = &bufs[1], *b = &bufs[2], *out[1];
 
 	setup(0, 2);
-	ck_assert(bp_depot_give(&depot, 0, &a, 1));
-	ck_assert(bp_depot_give(&depot, 1, &b, 1));
+	ck_assert_uint_eq(bp_depot_give(&depot, 0, &a, 1), 0);
+	ck_assert_uint_eq(bp_depot_give(&depot, 1, &b, 1), 0);
 	ck_assert_uint_eq(bp_depot_take(&depot, 1, out, 1), 1);
 	ck_assert_ptr_eq(out[0], b);
 }
@@ -84,12 +84,12 @@ START_TEST(closed_for_ever)
 
 	setup(10, 4);
 	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 2), 2);
-	ck_assert(bp_depot_give(&depot, 3, &out[1], 1));
-	ck_assert_uint_eq(bp_depot_close(&depot), 9);
+	ck_assert_uint_eq(bp_depot_give(&depot, 3, &out[1], 1), 0);
+	ck_assert_uint_eq(bp_depot_close(&depot), 9 + DEPOT_OPEN);
 	for (unsigned shard = 0; shard < 4; shard++)
-		ck_assert(!bp_depot_give(&depot, shard, &d, 1));
+		ck_assert_uint_eq(bp_depot_give(&depot, shard, &d, 1), 1);
 	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 2), 0);
-	ck_assert_uint_eq(bp_depot_close(&depot), 0);
+	ck_assert_uint_eq(bp_depot_close(&depot), DEPOT_OPEN);
 }
 END_TEST
 
@@ -104,7 +104,7 @@ START_TEST(stamp_changes)
 		ck_assert_uint_eq(bp_depot_take(&depot, 1, out, 1), 1);
 		ck_assert_uint_ne(stamp, bp_depot_stamp(&depot));
 		stamp = bp_depot_stamp(&depot);
-		ck_assert(bp_depot_give(&depot, 0, out, 1));
+		ck_assert_uint_eq(bp_depot_give(&depot, 0, out, 1), 0);
 		ck_assert_uint_ne(stamp, bp_depot_stamp(&depot));
 	}
 }
@@ -124,7 +124,7 @@ START_TEST(a_stale_top_is_noticed)
 	was = *head;
 	ck_assert_uint_eq(stack_top(was), 0);
 	ck_assert_uint_eq(bp_depot_take(&depot, 0, out, 2), 2);
-	ck_assert(bp_depot_give(&depot, 0, out, 1));
+	ck_assert_uint_eq(bp_depot_give(&depot, 0, out, 1), 0);
 	now = *head;
 	ck_assert_uint_eq(stack_top(now), 0);
 	ck_assert_uint_ne(was, now);
@@ -156,7 +156,7 @@ static void *mover(void *arg)
 			owner[out[i] - bufs] = 0;
 		}
 		if (n > 0)
-			must(bp_depot_give(&depot, (unsigned) draw(&seed), out, n));
+			must(bp_depot_give(&depot, (unsigned) draw(&seed), out, n) == 0);
 	}
 	return NULL;
 }
@@ -170,7 +170,7 @@ static void hammer(unsigned shards, uint32_t total)
 		thread[i] = start_thread(mover, (void *) (uintptr_t) (i + 1));
 	for (int i = 0; i < THREADS; i++)
 		join_thread(thread[i]);
-	ck_assert_uint_eq(bp_depot_close(&depot), total);
+	ck_assert_uint_eq(bp_depot_close(&depot), total + DEPOT_OPEN);
 }
 
 START_TEST(one_owner_each)

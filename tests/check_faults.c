@@ -1163,7 +1163,7 @@ static void must_be_at_home(bufpool_t *pool)
 		must(n == depot->total);
 		for (unsigned i = 0; i < n; i++)
 			must(bufs[i]->place == place);
-		must(bp_depot_give(depot, 0, bufs, n));
+		must(bp_depot_give(depot, 0, bufs, n) == 0);
 	}
 }
 
