@@ -370,7 +370,7 @@ START_TEST(woken_takes_one)
 	start_waiter(&waiter);
 	until_asleep(&waiter);
 	ck_pr_inc_32(&pool->demand->klass[K].waiters); /* another */
-	must(bp_depot_give(depot, 0, all, FEW));
+	must(bp_depot_give(depot, 0, all, FEW) == 0);
 	changes = changes_of(depot);
 	bp_demand_wake(pool->demand, K, 1);
 	buf = end_waiter(&waiter);

@@ -10,6 +10,7 @@
 
 static bufpool_config_t hardened_config(bufpool_config_t config)
 {
+	config.name = "safe";
 	config.flags |= BUFPOOL_HARDENED;
 	return config;
 }
@@ -208,7 +209,8 @@ static void must_be_found(void)
 	must(handle != MAP_FAILED);
 	status = run_child(write_after_return, handle, text, sizeof(text));
 	snprintf(verdict, sizeof(verdict),
-	         "(%p): written after its return, at offset %zu\n",
+	         "(%p): written after its return, at offset %zu, "
+	         "in pool safe\n",
 	         (void *) *handle, crime.offset);
 	munmap(handle, PAGE);
 	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
