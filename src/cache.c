@@ -13,6 +13,7 @@ static void cache_divert(struct cache *c)
 {
 	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
+	ck_pr_store_ptr(&c->fast.hardened, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
 }
 
@@ -34,9 +35,12 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 {
 	struct bp_fast *fast = &c->fast;
 	unsigned place = place_of_cpu(pool, cpu);
-	/* The usual paths have no fence, and do not ask where they are. */
+	/* The usual paths have no fence, do not ask where they are, and expect
+	   something in the magazine; but a hardened pool's magazines are full, as
+	   they have no room, so that its buffers may go home by these. */
 	bool special = pool->fenced || pool->places > 1;
-	bool none = track_threads() || pool->hardened;
+	bool usual = !special && !pool->hardened;
+	bool none = track_threads();
 	uint64_t kind = pool->fenced ? BP_FENCED : special ? BP_LOCAL : 0;
 	uint64_t key = key_of(pool, place) - (kind << BP_CLASS_SHIFT);
 
@@ -46,11 +50,14 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 	else
 		stay_anywhere(fast);
 	fast->fenced = pool->fenced;
-	ck_pr_store_ptr(&fast->pool, special || none ? BP_NO_POOL : pool);
+	ck_pr_store_ptr(&fast->pool, usual && !none ? pool : BP_NO_POOL);
 	ck_pr_store_64(&fast->key, none ? 0 : key);
-	ck_pr_store_ptr(&fast->local,
-	                kind == BP_LOCAL && !none ? pool : BP_NO_POOL);
-	ck_pr_store_ptr(&fast->special, special && !none ? pool : BP_NO_POOL);
+	ck_pr_store_ptr(&fast->local, kind == BP_LOCAL && !pool->hardened && !none
+	                                      ? pool
+	                                      : BP_NO_POOL);
+	ck_pr_store_ptr(&fast->hardened,
+	                pool->hardened && !none ? pool : BP_NO_POOL);
+	ck_pr_store_ptr(&fast->special, !usual && !none ? pool : BP_NO_POOL);
 	ck_pr_store_64(&fast->special_key,
 	               special && !none ? key_of(pool, place) : 0);
 	/* Those who look for caches at this place, or for all there are, find

@@ -63,13 +63,6 @@ void bp_depot_harden(struct depot *depot, struct queue *queue,
 	depot->shard[0].head = STACK_NIL;
 }
 
-static struct bp_buf *take_first(struct depot *depot, unsigned shard)
-{
-	uint32_t number = queue_take(queue_of(depot, shard));
-
-	return CK_CC_LIKELY(number != STACK_NIL) ? &depot->bufs[number] : NULL;
-}
-
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
                        unsigned n)
 {
@@ -80,7 +73,7 @@ unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
 	if (n > BP_SLOTS)
 		n = BP_SLOTS;
 	if (depot->queue != NULL) {
-		while (got < n && (out[got] = take_first(depot, shard)) != NULL)
+		while (got < n && (out[got] = depot_take_first(depot, shard)) != NULL)
 			got++;
 		return got;
 	}
@@ -97,7 +90,7 @@ struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard)
 	unsigned shards = shard == DEPOT_COLD ? 1 : depot->shards;
 
 	if (depot->queue != NULL)
-		return take_first(depot, shard);
+		return depot_take_first(depot, shard);
 	for (unsigned i = 0; i < shards; i++) {
 		uint32_t number = stack_pop_one(stack_of(depot, shard + i),
 		                                depot->next);

@@ -72,6 +72,14 @@ unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
 
 struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard);
 
+/* The same, of a hardened one. */
+static inline struct bp_buf *depot_take_first(struct depot *depot, unsigned shard)
+{
+	uint32_t number = queue_take(&depot->queue[shard == DEPOT_COLD]);
+
+	return CK_CC_LIKELY(number != STACK_NIL) ? &depot->bufs[number] : NULL;
+}
+
 /* A hardened one has some in DEPOT_COLD: these have been idle longest. */
 static inline bool depot_is_cold(const struct depot *depot)
 {

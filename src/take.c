@@ -37,18 +37,6 @@ static inline void count(const struct search *s, const struct bp_buf *d, unsigne
 		bp_add(&s->c->remote_hits[s->k], n);
 }
 
-/* Some are out of a place's depot. */
-static inline void taken(const struct search *s, unsigned place, unsigned n)
-{
-	struct demand *q = s->pool->demand;
-	struct want *w = want_of(q, place, s->k);
-
-	bp_account_out(&s->pool->account, pool_depot(s->pool, place, s->k),
-	               s->shard, s->k, n);
-	if (CK_CC_UNLIKELY(is_scarce(w)))
-		bp_demand_taken(q, w, s->k);
-}
-
 /* ------------------------------------------------------------- from afar */
 
 /* One of those without pages, with new ones. */
@@ -80,7 +68,7 @@ static struct bp_buf *take_at(struct search *s, unsigned place)
 		d = cold_first ? bp_depot_take_one(depot, s->shard)
 		               : take_cold(s, depot);
 	if (d != NULL)
-		taken(s, place, 1);
+		taken(s->pool, place, s->k, s->shard, 1);
 	return d;
 }
 
@@ -392,7 +380,7 @@ size_t bp_take_many(const char *call, bufpool_t *pool, unsigned k, size_t len,
 	                  (unsigned) min_size(n, BP_SLOTS));
 	if (m == 0)
 		return 0;
-	taken(&s, s.here, m);
+	taken(pool, s.here, k, s.shard, m);
 	count(&s, got[0], m);
 	for (unsigned i = 0; i < m; i++)
 		__builtin_prefetch(got[i], 1);

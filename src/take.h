@@ -71,6 +71,34 @@ static inline bufpool_buf_t *hand_out(const char *call, struct bp_buf *d,
 	return &d->pub;
 }
 
+/* n are out of a place's depot, by a thread of that shard. */
+static inline void taken(bufpool_t *pool, unsigned place, unsigned k,
+                         unsigned shard, unsigned n)
+{
+	struct want *w = want_of(pool->demand, place, k);
+
+	bp_account_out(&pool->account, pool_depot(pool, place, k), shard, k, n);
+	if (CK_CC_UNLIKELY(is_scarce(w)))
+		bp_demand_taken(pool->demand, w, k);
+}
+
+/* Of a hardened pool the one that was idle longest where its cache is; NULL: look
+   further. */
+static inline struct bp_buf *take_first(bufpool_t *pool, struct cache *c, unsigned k)
+{
+	struct depot *depot = pool_depot(pool, c->fast.place, k);
+	struct bp_buf *d;
+
+	if (CK_CC_UNLIKELY(depot_is_cold(depot)))
+		return NULL;
+	d = depot_take_first(depot, 0);
+	if (CK_CC_LIKELY(d != NULL)) {
+		taken(pool, c->fast.place, k, c->shard, 1);
+		bp_add(&c->fast.magazine[k].depot_hits, 1);
+	}
+	return d;
+}
+
 /* What is wrong with these arguments; 0 if nothing is. */
 static inline int check_request(const bufpool_t *pool, size_t size)
 {
