@@ -249,9 +249,16 @@ static struct bp_buf *refill(struct search *s)
 /* From the depot of the thread's place. */
 static struct bp_buf *take_near(struct search *s)
 {
-	return s->c != NULL && cache_may_hold(s->pool, s->c, s->k)
-	               ? refill(s)
-	               : take_at(s, s->here);
+	struct bp_buf *d;
+
+	if (s->c != NULL && cache_may_hold(s->pool, s->c, s->k))
+		return refill(s);
+	if (CK_CC_UNLIKELY(s->pool->hardened))
+		return take_at(s, s->here);
+	d = bp_depot_take_one(pool_depot(s->pool, s->here, s->k), s->shard);
+	if (d != NULL)
+		taken(s->pool, s->here, s->k, s->shard, 1);
+	return d;
 }
 
 /* ---------------------------------------------------------------- one buffer */
@@ -515,8 +522,8 @@ bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment)
 
 /* --------------------------------------------- what the fast paths leave over */
 
-bufpool_buf_t *bp_checkout_slow(const char *call, bufpool_t *pool, size_t len,
-                                unsigned k)
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, size_t len, unsigned k,
+                                const char *call)
 {
 	bufpool_buf_t *buf;
 

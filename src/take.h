@@ -35,8 +35,8 @@ bufpool_buf_t *bp_take_wait(const char *call, bufpool_t *pool, unsigned k,
 
 /* What the fast paths leave over (with len where they have it): of class k, or the
    heap; and what is above the largest class, or an error. */
-bufpool_buf_t *bp_checkout_slow(const char *call, bufpool_t *pool, size_t len,
-                                unsigned k);
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, size_t len, unsigned k,
+                                const char *call);
 bufpool_buf_t *bp_checkout_other(bufpool_t *pool, size_t size);
 
 /* A checkout of class k, or of more than any has, gets none: NULL, and errno, which
