@@ -43,7 +43,9 @@ void bp_pool_free(bufpool_t *pool)
 {
 	bp_registry_leave(pool);
 	for (unsigned i = 0; i < pool->regions; i++)
-		TRACK_OUT(pool->region[i].pub.base, pool->region[i].pub.len);
+		if (pool->region[i].filled) /* or it may be larger than memory */
+			TRACK_OUT(pool->region[i].pub.base,
+			          pool->region[i].pub.len);
 	detach_all(pool);
 	bp_heap_release(&pool->heap);
 	for (unsigned i = 0; i < pool->regions; i++)
