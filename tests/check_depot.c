@@ -6,6 +6,8 @@
 
 #include "common.h"
 
+#include <signal.h>
+
 #define COUNT 100
 
 static struct depot depot;
@@ -296,6 +298,45 @@ START_TEST(queue_has_room)
 }
 END_TEST
 
+#if defined(__x86_64__)
+
+/* One idle buffer is always in sight, or said to be on the move; steps count those
+   at which it was not in sight. */
+static long hidden;
+
+static void look_for_it(int sig)
+{
+	(void) sig;
+	if (bp_depot_see_one(&depot))
+		return;
+	hidden++;
+	must(depot_is_moving(&depot));
+}
+
+START_TEST(queue_says_what_it_moves)
+{
+	const struct sigaction on = {.sa_handler = look_for_it};
+
+	if (is_valgrind())
+		return;
+	setup_hardened(3);
+	must_take(0, 0, 3);
+	seize();
+	give_some(0, 0, 1);
+	release();
+	must(sigaction(SIGTRAP, &on, NULL) == 0);
+	__asm__ __volatile__("pushfq\n\torq $0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+	give_some(0, 1, 1);
+	__asm__ __volatile__("pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq" ::
+		                     : "memory", "cc");
+	ck_assert_int_gt(hidden, 0); /* it was moved */
+	must_take(0, 0, 2);
+}
+END_TEST
+
+#endif
+
 START_TEST(queue_stamp_changes)
 {
 	uint64_t stamp;
@@ -383,6 +424,9 @@ int main(void)
 	tcase_add_test(tc, queue_in_order);
 	tcase_add_test(tc, queue_does_without_the_lock);
 	tcase_add_test(tc, queue_has_room);
+#if defined(__x86_64__)
+	tcase_add_test(tc, queue_says_what_it_moves);
+#endif
 	tcase_add_test(tc, queue_stamp_changes);
 	tcase_add_test(tc, queue_closed_for_ever);
 	tcase_add_test(tc, queue_closed_beside_a_give);
