@@ -128,6 +128,7 @@ enum {
 	BUFPOOL_LOCAL,
 	BUFPOOL_USED,
 	BUFPOOL_NOCACHE,
+	BUFPOOL_SAFE,
 	GLIBC,
 	JEMALLOC,
 	MIMALLOC,
@@ -146,7 +147,7 @@ enum {
 extern const struct peer *const peers[PEERS];
 
 extern const struct peer peer_bufpool, peer_bufpool_inline, peer_bufpool_local,
-	peer_bufpool_used, peer_bufpool_nocache;
+	peer_bufpool_used, peer_bufpool_nocache, peer_bufpool_hardened;
 extern const struct peer peer_ring, peer_floor;
 extern const struct peer peer_bare, peer_stores_32, peer_stores_64, peer_stosb;
 extern const struct peer peer_glibc, peer_jemalloc, peer_mimalloc,

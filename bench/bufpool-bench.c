@@ -3,7 +3,7 @@
  * bufpool-bench.c - how libbufpool compares on this machine
  *
  * Each row of the matrix is a case: who takes part (b libbufpool; i the same
- * inlined; l the same with NUMA_LOCAL; v its other variants; m glibc's malloc,
+ * inlined; l the same with NUMA_LOCAL; h hardened; v its other variants; m glibc's malloc,
  * jemalloc, mimalloc and tcmalloc; r rte_mempool; a apr_allocator; c ck_ring; f
  * the least that a pool like ours can do; 0 no pool at all; w the same, which
  * wipes in other ways), with which buffers, and what varies.
@@ -26,6 +26,8 @@
  *     threads         bmra       4k       2 to 64     threads on all CPUs
  *     crowd           br         4k       2, 32       threads on two CPUs
  *     latency         bimr0      4k       8, 32       bursts; 32 threads
+ *     hardened        bhc        all      8, usual    first in, first out,
+ *     hardened-shared hc         4k       1, 32       verified; two on one CPU
  *     count           bv         4k       1 to 10^6   buffers in the pool
  *     sparse          v          4k       64, 10^6    of which 64 are in
  *     pools           b          4k       1 to 1,000  pools, one is used
@@ -136,6 +138,13 @@ static const struct kase matrix[] = {
 	 VARIES(set), {8, 32},
 	 {.shape = LATENCY, .place = TWO_CPUS, .threads = 32, .count = 8192,
 	  .seconds = .3}},
+	{"hardened", "an erased pair in a pool of n buffers", "ns",
+	 P(BUFPOOL) | P(BUFPOOL_SAFE) | P(RING), ANY_SIZE, VARIES(count),
+	 {8, 128}, {.shape = PAIRS, .wipe = true, .seconds = .02}},
+	{"hardened-shared", "n at once, erased; two threads on one CPU", "ns",
+	 P(BUFPOOL_SAFE) | P(RING), S4K, VARIES(set), {1, 32},
+	 {.shape = PAIRS, .place = ONE_CPU, .bulk = true, .wipe = true,
+	  .threads = 2, .seconds = .1}},
 	{"count", "a pair in a pool of n buffers", "ns",
 	 P(BUFPOOL) | P(BUFPOOL_NOCACHE), S4K, VARIES(count),
 	 {1, 64, 1000, 10000, 100000, MILLION},
@@ -211,6 +220,12 @@ static const struct target targets[] = {
 	 "depot-two", S4K, 1, BUFPOOL_NOCACHE, TIME, P(RING), 0},
 	{"no caches, two threads on one CPU, ck_ring", 0.05,
 	 "depot-shared", S4K, 1, BUFPOOL_NOCACHE, TIME, P(RING), 0},
+	{"hardened pair, an ordinary erased one", 3.5,
+	 "hardened", S4K, 8, BUFPOOL_SAFE, TIME, P(BUFPOOL), 0},
+	{"hardened pair, an ordinary erased one", 2.0,
+	 "hardened", S64K_UP, 8, BUFPOOL_SAFE, TIME, P(BUFPOOL), 0},
+	{"hardened, 32 at once, two threads on one CPU, ck_ring", 0.1,
+	 "hardened-shared", S4K, 32, BUFPOOL_SAFE, TIME, P(RING), 0},
 	{"pair, 32 threads on two CPUs, against 2", 1.1,
 	 "crowd", S4K, 32, BUFPOOL, TIME, P(BUFPOOL), 2},
 	{"p99.9 of a checkout, 32 threads, bursts of 8, rte_mempool", 1.5,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * peer-bufpool.c - libbufpool: as it comes, on the nodes of its threads, with
- * WIPE_USED, without caches
+ * WIPE_USED, without caches, hardened
  */
 #include "peer-bufpool.h"
 
@@ -37,3 +37,7 @@ const struct peer peer_bufpool_nocache = {
 	.start = start,
 	PEER
 };
+const struct peer peer_bufpool_hardened = { .name = "bufpool-hardened",
+	                                    .what = "libbufpool, BUFPOOL_HARDENED",
+	                                    .start = start,
+	                                    PEER };

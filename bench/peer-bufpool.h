@@ -108,6 +108,8 @@ static bufpool_t *create(const struct peer *peer, const struct job *job)
 	}
 	if (peer == &peer_bufpool_local)
 		config.numa_node = BUFPOOL_NUMA_LOCAL;
+	if (peer == &peer_bufpool_hardened)
+		config.flags = BUFPOOL_HARDENED;
 	config.exhausted = BUFPOOL_FAIL;
 	config.wipe = !job->wipe                   ? BUFPOOL_WIPE_NONE
 	              : peer == &peer_bufpool_used ? BUFPOOL_WIPE_USED

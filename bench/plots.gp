@@ -18,9 +18,9 @@ per_kib = 'ns per KiB (lower is better)'
 
 # Each peer has its colour and its mark in all plots.  Who cannot tell two colours
 # apart has the marks; those of no pool at all are dashed.
-peers   = 'bufpool bufpool-inline bufpool-local bufpool-nocache rte_mempool tcmalloc mimalloc jemalloc glibc   apr     ck_ring floor   bare    stores-32 stores-64 stosb'
-colours = '#000000 #0072b2        #56b4e9       #332288         #d55e00     #009e73  #e69f00  #cc79a7  #882255 #999933 #7f5f00 #777777 #444444 #aa4499   #117733   #bb5566'
-marks   = '7       5              6             4               9           13       11       8        10      12      15      14      2       1         3         14'
+peers   = 'bufpool bufpool-inline bufpool-local bufpool-nocache bufpool-hardened rte_mempool tcmalloc mimalloc jemalloc glibc   apr     ck_ring floor   bare    stores-32 stores-64 stosb'
+colours = '#000000 #0072b2        #56b4e9       #332288         #661100         #d55e00     #009e73  #e69f00  #cc79a7  #882255 #999933 #7f5f00 #777777 #444444 #aa4499   #117733   #bb5566'
+marks   = '7       5              6             4               6               9           13       11       8        10      12      15      14      2       1         3         14'
 number(peer) = sum [i = 1:words(peers)] (word(peers, i) eq peer ? i : 0)
 colour(peer) = word(colours, number(peer))
 mark(peer) = int(word(marks, number(peer)))

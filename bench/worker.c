@@ -21,6 +21,7 @@ const struct peer *const peers[PEERS] = {
 	[BUFPOOL_LOCAL] = &peer_bufpool_local,
 	[BUFPOOL_USED] = &peer_bufpool_used,
 	[BUFPOOL_NOCACHE] = &peer_bufpool_nocache,
+	[BUFPOOL_SAFE] = &peer_bufpool_hardened,
 	[GLIBC] = &peer_glibc,
 	[JEMALLOC] = &peer_jemalloc,
 	[MIMALLOC] = &peer_mimalloc,

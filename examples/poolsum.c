@@ -65,7 +65,7 @@ struct lane {
 static struct {
 	unsigned threads;
 	size_t chunk;
-	bool malloc, stats, progress;
+	bool malloc, hardened, stats, progress;
 	const char *summary;
 } opt = { .chunk = 64 << 10 };
 
@@ -519,6 +519,8 @@ static const char help[] =
 "                  from the heap\n"
 "  --malloc        malloc and free instead of a pool.  Mind that the pool\n"
 "                  erases the whole of every buffer that comes back\n"
+"  --hardened      a pool that hands out what has been idle longest, and stops\n"
+"                  if that was written after its return\n"
 "  --stats         statistics on stderr at the end\n"
 "  --summary FILE  write a line to FILE: mode, wall_s, minor_faults,\n"
 "                  bytes, files, hits, misses, separated by tabs\n"
@@ -534,6 +536,7 @@ static const struct param params[] = {
 	{ "threads", .number = &opt.threads, .max = MAX_THREADS },
 	{ "class", .size = &opt.chunk, .max = 1 << 30 },
 	{ "malloc", .on = &opt.malloc },
+	{ "hardened", .on = &opt.hardened },
 	{ "stats", .on = &opt.stats },
 	{ "summary", .text = &opt.summary },
 	{ "progress", .on = &opt.progress },
@@ -562,6 +565,8 @@ static void run(struct result *res)
 		/* As many buffers as there are places in rings. */
 		set_count(&config, opt.chunk, (size_t) opt.threads * DEPTH);
 		config.name = "poolsum";
+		if (opt.hardened)
+			config.flags |= BUFPOOL_HARDENED;
 		pool = bufpool_create(&config);
 		if (!pool)
 			die(FAILED, "cannot create the pool: %s",

@@ -166,12 +166,22 @@ enum bufpool_exhausted {
  *            the same addresses: the pool works there, placed anywhere, but
  *            no byte of the parent's buffers is seen, not even of those that
  *            the forking thread had out
+ * HARDENED   for secrets, and for what strangers send.  First in, first out:
+ *            a buffer that comes home is handed out after all that were idle
+ *            before it (by best effort among returns at the same time), so
+ *            that who uses it after its return seldom meets its next owner;
+ *            no thread caches any.  And a checkout verifies that each byte is
+ *            still zero: one that is not was written after the return, which
+ *            is misuse, and its line tells the call, the buffer and the
+ *            offset.  What stands in from the heap is freed, and not verified.
+ *            Needs BUFPOOL_WIPE_ALL.
  */
 #define BUFPOOL_NUMA_STRICT 0x01u
 #define BUFPOOL_HUGEPAGES 0x02u
 #define BUFPOOL_LOCKED 0x04u
 #define BUFPOOL_DONTDUMP 0x08u
 #define BUFPOOL_DONTFORK 0x10u
+#define BUFPOOL_HARDENED 0x20u
 
 /* A piece of memory that buffers of one class lie in. */
 typedef struct bufpool_region {
@@ -282,8 +292,8 @@ const char *bufpool_class_name(int size_class);
  * EINVAL  size is not what BUFPOOL_CONFIG_INIT set (so an all-zero config is
  *         refused), a field unknown here that is not zero, unknown flags, an
  *         enum value out of range, a count above BUFPOOL_MAX_COUNT, a name
- *         that is too long or no UTF-8; under STRICT, a node that this process
- *         has not
+ *         that is too long or no UTF-8; HARDENED without BUFPOOL_WIPE_ALL;
+ *         under STRICT, a node that this process has not
  * ENOMEM  the memory cannot be had; under STRICT, not on that node; locked memory
  *         is limited (RLIMIT_MEMLOCK).  Nothing is killed for it: what the machine
  *         and the process's cgroups have left is looked at before any is touched;

@@ -40,7 +40,7 @@ const char *bufpool_class_name(int size_class)
 
 bufpool_buf_t *bufpool_checkout_zeroed(bufpool_t *pool, size_t size)
 {
-	bufpool_buf_t *buf = bufpool_checkout(pool, size);
+	bufpool_buf_t *buf = bp_checkout_of("bufpool_checkout_zeroed", pool, size);
 
 	/* Under the other modes it came in erased. */
 	if (buf != NULL && pool->wipe == BUFPOOL_WIPE_NONE)
@@ -61,7 +61,7 @@ bufpool_buf_t *bufpool_checkout_aligned(bufpool_t *pool, size_t size,
 	if (error != 0)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES && alignment <= class_alignment(class_size[k]))
-		buf = bp_take(pool, k, size);
+		buf = bp_take("bufpool_checkout_aligned", pool, k, size);
 	return buf != NULL ? buf : bp_take_heap(pool, size, alignment);
 }
 
@@ -74,13 +74,14 @@ bufpool_buf_t *bufpool_try_checkout(bufpool_t *pool, size_t size)
 	if (error != 0)
 		return fail(error);
 	if (k < BUFPOOL_CLASSES)
-		buf = bp_take(pool, k, size);
+		buf = bp_take("bufpool_try_checkout", pool, k, size);
 	return buf != NULL ? buf : bp_take_none(pool, k, ENOBUFS);
 }
 
 bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
                                      const struct timespec *timeout)
 {
+	const char *call = "bufpool_checkout_wait";
 	const time_t for_ever = INT32_MAX; /* 68 years */
 	int error = check_request(pool, size);
 	unsigned k = bp_class_of(size);
@@ -97,9 +98,9 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 		return bp_take_none(pool, k, ENOBUFS);
 	if (timeout != NULL && timeout->tv_sec > for_ever)
 		timeout = NULL;
-	buf = bp_take(pool, k, size);
+	buf = bp_take(call, pool, k, size);
 	if (buf == NULL)
-		buf = bp_take_wait(pool, k, size, timeout);
+		buf = bp_take_wait(call, pool, k, size, timeout);
 	if (buf == NULL)
 		return bp_take_none(pool, k, ETIMEDOUT);
 	errno = saved;
@@ -109,6 +110,7 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
                              size_t n)
 {
+	const char *call = "bufpool_checkout_bulk";
 	int error = check_request(pool, size);
 	unsigned k = bp_class_of(size);
 	size_t got = 0;
@@ -126,12 +128,12 @@ size_t bufpool_checkout_bulk(bufpool_t *pool, size_t size, bufpool_buf_t **bufs,
 			some = bp_checkout_cached(pool, k, size, bufs + got,
 			                          n - got);
 			if (some == 0)
-				some = bp_take_many(pool, k, size, bufs + got,
-				                    n - got);
+				some = bp_take_many(call, pool, k, size,
+				                    bufs + got, n - got);
 		}
 		/* One by the usual way, which looks everywhere. */
 		if (some == 0) {
-			bufs[got] = bufpool_checkout(pool, size);
+			bufs[got] = bp_checkout_of(call, pool, size);
 			if (bufs[got] == NULL)
 				break;
 			some = 1;

@@ -13,6 +13,7 @@ static void cache_divert(struct cache *c)
 {
 	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
+	ck_pr_store_ptr(&c->fast.hardened, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
 }
 
@@ -34,8 +35,11 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 {
 	struct bp_fast *fast = &c->fast;
 	unsigned place = place_of_cpu(pool, cpu);
-	/* The usual paths have no fence, and do not ask where they are. */
+	/* The usual paths have no fence, do not ask where they are, and expect
+	   something in the magazine; but a hardened pool's magazines are full, as
+	   they have no room, so that its buffers may go home by these. */
 	bool special = pool->fenced || pool->places > 1;
+	bool usual = !special && !pool->hardened;
 	bool none = track_threads();
 	uint64_t kind = pool->fenced ? BP_FENCED : special ? BP_LOCAL : 0;
 	uint64_t key = key_of(pool, place) - (kind << BP_CLASS_SHIFT);
@@ -46,11 +50,14 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 	else
 		stay_anywhere(fast);
 	fast->fenced = pool->fenced;
-	ck_pr_store_ptr(&fast->pool, special || none ? BP_NO_POOL : pool);
+	ck_pr_store_ptr(&fast->pool, usual && !none ? pool : BP_NO_POOL);
 	ck_pr_store_64(&fast->key, none ? 0 : key);
-	ck_pr_store_ptr(&fast->local,
-	                kind == BP_LOCAL && !none ? pool : BP_NO_POOL);
-	ck_pr_store_ptr(&fast->special, special && !none ? pool : BP_NO_POOL);
+	ck_pr_store_ptr(&fast->local, kind == BP_LOCAL && !pool->hardened && !none
+	                                      ? pool
+	                                      : BP_NO_POOL);
+	ck_pr_store_ptr(&fast->hardened,
+	                pool->hardened && !none ? pool : BP_NO_POOL);
+	ck_pr_store_ptr(&fast->special, !usual && !none ? pool : BP_NO_POOL);
 	ck_pr_store_64(&fast->special_key,
 	               special && !none ? key_of(pool, place) : 0);
 	/* Those who look for caches at this place, or for all there are, find
@@ -180,6 +187,7 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n,
 	   is not over yet. */
 	bool inner = (c->moving & 1u << k) != 0;
 	struct depot *depot;
+	uint64_t left;
 	unsigned got;
 
 	move_begin(c->demand, c, k);
@@ -189,10 +197,10 @@ unsigned bp_cache_spill(struct cache *c, unsigned k, unsigned n,
 		*pool = bufs[0]->pool;
 		depot = pool_depot(*pool, c->fast.place, k);
 		account_in(depot, c->shard, got);
-		if (bp_depot_give(depot, c->shard, bufs, got))
+		left = bp_depot_give(depot, c->shard, bufs, got);
+		if (left == 0)
 			demand_given(c->demand, k, got);
-		else
-			*owed += got;
+		*owed += left;
 	}
 	if (!inner)
 		move_end(c->demand, c, k);

@@ -27,7 +27,7 @@
 
 #define FLAGS_KNOWN                                                            \
 	(BUFPOOL_NUMA_STRICT | BUFPOOL_HUGEPAGES | BUFPOOL_LOCKED |            \
-	 BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK)
+	 BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK | BUFPOOL_HARDENED)
 
 static bool is_zero(const char *p, size_t n)
 {
@@ -56,6 +56,11 @@ static bool config_read(bufpool_config_t *cfg, const bufpool_config_t *in)
 	return true;
 }
 
+static bool is_hardened(const bufpool_config_t *cfg)
+{
+	return (cfg->flags & BUFPOOL_HARDENED) != 0;
+}
+
 /* 0, or the errno that create fails with. */
 static int config_check(const bufpool_config_t *cfg)
 {
@@ -68,16 +73,19 @@ static int config_check(const bufpool_config_t *cfg)
 	    (cfg->flags & ~FLAGS_KNOWN) != 0 ||
 	    (cfg->name != NULL && !bp_name_is_good(cfg->name)))
 		return EINVAL;
+	/* Else there is nothing that could be verified. */
+	if (is_hardened(cfg) && cfg->wipe != BUFPOOL_WIPE_ALL)
+		return EINVAL;
 	return 0;
 }
 
-/* As many buffers as fit the class's cache; left to the library, at most a
-   quarter of those at a place.  Never more than there are: the bytes that a
+/* As many buffers as fit the class's cache, hardened none; left to the library, at
+   most a quarter of those at a place.  Never more than there are: the bytes that a
    thread may be charged too much are reckoned by it. */
 static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
                             unsigned places)
 {
-	size_t most = cfg->cache[k];
+	size_t most = is_hardened(cfg) ? 0 : cfg->cache[k];
 
 	if (most == BUFPOOL_CACHE_AUTO)
 		most = (cfg->count[k] / places + 3) / 4;
@@ -85,10 +93,10 @@ static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
 	return (unsigned) min_size(most, class_cache[k]);
 }
 
-/* A power of two, at most DEPOT_SHARDS and about one per CPU. */
-static unsigned shard_count(void)
+/* A power of two, at most DEPOT_SHARDS and about one per CPU; a queue has none. */
+static unsigned shard_count(const bufpool_config_t *cfg)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	long cpus = is_hardened(cfg) ? 1 : sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned shards = 1;
 
 	while (shards < DEPOT_SHARDS && shards < cpus)
@@ -165,6 +173,19 @@ static uintptr_t lay_out(const bufpool_config_t *cfg, unsigned places,
 	return end;
 }
 
+/* What the depots' queues need, if the pool is hardened. */
+static size_t slot_count(const bufpool_config_t *cfg, unsigned places)
+{
+	size_t n = 0;
+
+	if (!is_hardened(cfg))
+		return 0;
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		for (unsigned place = 0; place < places; place++)
+			n += depot_slots(share(cfg->count[k], places, place));
+	return n;
+}
+
 /*
  * The pool, all descriptors, and the tables that go with them: less than 2^24 of
  * each in each of at most 32 classes.  They lie in front of the payloads, in the
@@ -174,6 +195,8 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
                            const struct places *places)
 {
 	size_t total = 0, depots = places->n * BUFPOOL_CLASSES, len, space;
+	size_t queues = is_hardened(cfg) ? DEPOT_QUEUES * depots : 0;
+	size_t slots = slot_count(cfg, places->n);
 	unsigned cpus = bp_places_cpus(places);
 	bufpool_t *pool;
 
@@ -182,8 +205,10 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		total += cfg->count[k];
 	len = sizeof(*pool) + depots * sizeof(struct depot) +
-	      total * sizeof(struct bp_buf) + depots * sizeof(struct region) +
-	      2 * depots * sizeof(struct region *) + total * sizeof(uint32_t) +
+	      queues * sizeof(struct queue) + total * sizeof(struct bp_buf) +
+	      depots * sizeof(struct region) +
+	      2 * depots * sizeof(struct region *) +
+	      slots * sizeof(ck_ring_buffer_t) + total * sizeof(uint32_t) +
 	      places->n * places->n + cpus;
 	len = round_up(len, bp_page_size());
 	space = lay_out(cfg, places->n, len, NULL);
@@ -201,14 +226,16 @@ static bufpool_t *pool_map(const bufpool_config_t *cfg,
 	pool->places = places->n;
 	pool->account.depot = pool->depot;
 	pool->account.depots = (unsigned) depots;
-	pool->descriptor = (struct bp_buf *) (pool->depot + depots);
+	pool->queue = (struct queue *) (pool->depot + depots);
+	pool->descriptor = (struct bp_buf *) (pool->queue + queues);
 	pool->region = (struct region *) (pool->descriptor + total);
 	pool->by_address = (struct region **) (pool->region + depots);
-	pool->link = (uint32_t *) (pool->by_address + 2 * depots);
+	pool->queue_slot = (ck_ring_buffer_t *) (pool->by_address + 2 * depots);
+	pool->link = (uint32_t *) (pool->queue_slot + slots);
 	pool->near = (uint8_t *) (pool->link + total);
 	pool->cpus = cpus;
 	pool->place_of_cpu = pool->near + places->n * places->n;
-	pool->left = total + 1;
+	pool->left = total + depots * DEPOT_OPEN + 1;
 	lay_out(cfg, places->n, (uintptr_t) pool + len, pool);
 	return pool;
 }
@@ -232,6 +259,14 @@ static bool pool_take(bufpool_t *pool)
 	return bp_has_room(needs) && bp_populate(pool, pool->meta_len);
 }
 
+/* Give a depot its queues, of those that follow the last one's. */
+static void harden(bufpool_t *pool, struct depot *depot)
+{
+	bp_depot_harden(depot, pool->queue, pool->queue_slot);
+	pool->queue += DEPOT_QUEUES;
+	pool->queue_slot += depot_slots(depot->total);
+}
+
 /* Fill the region of class k at a place, and describe its buffers from bufs[at]
    on; 0 or the errno that create fails with. */
 static int class_init(bufpool_t *pool, const struct places *places,
@@ -244,6 +279,8 @@ static int class_init(bufpool_t *pool, const struct places *places,
 	int error;
 
 	bp_depot_init(depot, bufs, pool->link + at, total, pool->shards);
+	if (pool->hardened)
+		harden(pool, depot);
 	if (total == 0)
 		return 0;
 	r->bufs = bufs;
@@ -308,7 +345,8 @@ static void pool_configure(bufpool_t *pool, const bufpool_config_t *cfg)
 	pool->attach = cfg->region_attach;
 	pool->detach = cfg->region_detach;
 	pool->attach_arg = cfg->region_arg;
-	pool->shards = shard_count();
+	pool->shards = shard_count(cfg);
+	pool->hardened = is_hardened(cfg);
 	pool->fenced = !bp_fence_init();
 	bp_heap_init(&pool->heap, pool, cfg);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {

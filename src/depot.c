@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 #include "depot.h"
-#include "stack.h"
 
 static uint32_t *next_of(const void *ctx, uint32_t number)
 {
@@ -21,8 +20,15 @@ static uint64_t *stack_of(struct depot *depot, unsigned shard)
 	                           : &depot_shard(depot, shard)->head;
 }
 
+static struct queue *queue_of(struct depot *depot, unsigned shard)
+{
+	return &depot->queue[shard == DEPOT_COLD];
+}
+
 void bp_depot_clear(struct depot *depot)
 {
+	for (unsigned i = 0; depot->queue != NULL && i < DEPOT_QUEUES; i++)
+		bp_queue_clear(&depot->queue[i]);
 	for (unsigned i = 0; i <= depot->shards; i++) {
 		depot->shard[i].head = STACK_NIL;
 		depot->shard[i].spare = 0;
@@ -36,11 +42,25 @@ void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
 	depot->next = next;
 	depot->total = total;
 	depot->shards = shards;
+	depot->queue = NULL;
 	bp_depot_clear(depot);
 	for (uint32_t i = 0; i < total; i++)
 		next[i] = i + 1 < total ? i + 1 : STACK_NIL;
 	if (total > 0)
 		depot->shard[0].head = 0;
+}
+
+void bp_depot_harden(struct depot *depot, struct queue *queue,
+                     ck_ring_buffer_t *slot)
+{
+	depot->queue = queue;
+	for (unsigned i = 0; i < DEPOT_QUEUES; i++)
+		bp_queue_init(&queue[i], slot + i * queue_slots(depot->total),
+		              depot->next, depot->total);
+	/* They are linked as the stack has them. */
+	if (depot->total > 0)
+		bp_queue_give(&queue[0], 0, depot->total - 1, depot->total);
+	depot->shard[0].head = STACK_NIL;
 }
 
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
@@ -52,6 +72,11 @@ unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
 
 	if (n > BP_SLOTS)
 		n = BP_SLOTS;
+	if (depot->queue != NULL) {
+		while (got < n && (out[got] = depot_take_first(depot, shard)) != NULL)
+			got++;
+		return got;
+	}
 	for (unsigned i = 0; i < shards && got == 0; i++)
 		got = stack_pop(stack_of(depot, shard + i), next_of, depot,
 		                number, n);
@@ -64,6 +89,8 @@ struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard)
 {
 	unsigned shards = shard == DEPOT_COLD ? 1 : depot->shards;
 
+	if (depot->queue != NULL)
+		return depot_take_first(depot, shard);
 	for (unsigned i = 0; i < shards; i++) {
 		uint32_t number = stack_pop_one(stack_of(depot, shard + i),
 		                                depot->next);
@@ -76,6 +103,12 @@ struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard)
 
 struct bp_buf *bp_depot_see_one(const struct depot *depot)
 {
+	for (unsigned i = 0; depot->queue != NULL && i < DEPOT_QUEUES; i++) {
+		uint32_t number = bp_queue_see(&depot->queue[i]);
+
+		if (number != STACK_NIL)
+			return &depot->bufs[number];
+	}
 	for (unsigned i = 0; i <= depot->shards; i++) {
 		uint32_t top = stack_top(ck_pr_load_64(&depot->shard[i].head));
 
@@ -85,19 +118,33 @@ struct bp_buf *bp_depot_see_one(const struct depot *depot)
 	return NULL;
 }
 
-bool bp_depot_give(struct depot *depot, unsigned shard, struct bp_buf *const *bufs,
-                   unsigned n)
+uint64_t bp_depot_give(struct depot *depot, unsigned shard,
+                       struct bp_buf *const *bufs, unsigned n)
 {
+	uint32_t first = number_of(depot, bufs[0]);
+	uint32_t last = number_of(depot, bufs[n - 1]);
+
 	for (unsigned i = 0; i + 1 < n; i++)
 		ck_pr_store_32(&depot->next[number_of(depot, bufs[i])],
 		               number_of(depot, bufs[i + 1]));
-	return stack_push(stack_of(depot, shard), number_of(depot, bufs[0]),
-	                  &depot->next[number_of(depot, bufs[n - 1])]);
+	if (depot->queue != NULL)
+		return bp_queue_give(queue_of(depot, shard), first, last, n);
+	return stack_push(stack_of(depot, shard), first, &depot->next[last]) ? 0
+	                                                                     : n;
 }
 
-uint64_t bp_depot_close(struct depot *depot)
+static uint64_t close_queues(struct depot *depot)
 {
 	uint64_t in = 0;
+
+	for (unsigned i = 0; i < DEPOT_QUEUES; i++)
+		in += bp_queue_close(&depot->queue[i]);
+	return in;
+}
+
+static uint64_t close_stacks(struct depot *depot)
+{
+	uint64_t in = DEPOT_OPEN;
 
 	for (unsigned i = 0; i <= depot->shards; i++) {
 		uint32_t at = stack_close(&depot->shard[i].head);
@@ -108,10 +155,17 @@ uint64_t bp_depot_close(struct depot *depot)
 	return in;
 }
 
+uint64_t bp_depot_close(struct depot *depot)
+{
+	return depot->queue != NULL ? close_queues(depot) : close_stacks(depot);
+}
+
 uint64_t bp_depot_stamp(const struct depot *depot)
 {
 	uint64_t stamp = 0;
 
+	for (unsigned i = 0; depot->queue != NULL && i < DEPOT_QUEUES; i++)
+		stamp += queue_stamp(&depot->queue[i]);
 	for (unsigned i = 0; i <= depot->shards; i++)
 		stamp += ck_pr_load_64(&depot->shard[i].head);
 	return stamp;

@@ -8,12 +8,17 @@
  * on different CPUs rarely meet on a line.  Stacks, not rings: the buffer that
  * came home last is still in some cache.
  *
- * All calls are non-blocking, from any thread (see stack.h for the argument).
+ * The depots of hardened pools are queues instead, first in, first out, for all
+ * threads: so that what came home is not used again soon.
+ *
+ * All calls are non-blocking, from any thread (stack.h and queue.h have the
+ * arguments).
  */
 #ifndef DEPOT_H
 #define DEPOT_H
 
 #include "buf.h"
+#include "queue.h"
 
 #define DEPOT_SHARDS 8 /* at most */
 
@@ -32,6 +37,8 @@ struct depot {
 	unsigned shards;       /* in use, a power of two; a further one, behind
 	                    these, is the cold one */
 	unsigned region;       /* the number of the one with the payloads */
+	struct queue *queue;   /* hardened: two instead of the stacks, the second
+	                       one for what is cold; else NULL */
 	struct depot_shard {
 		uint64_t head;
 		uint64_t spare; /* see account.h */
@@ -43,29 +50,70 @@ struct depot {
 void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
                    uint32_t total, unsigned shards);
 
+/* What a queue of a depot for so many buffers needs besides. */
+#define DEPOT_QUEUES 2
+
+static inline size_t depot_slots(size_t total)
+{
+	return DEPOT_QUEUES * queue_slots(total);
+}
+
+/* Of one that was just started: make it first in, first out, by these. */
+void bp_depot_harden(struct depot *depot, struct queue *queue,
+                     ck_ring_buffer_t *slot);
+
 /* Forget what is in, and whether it is closed; nobody else is there. */
 void bp_depot_clear(struct depot *depot);
 
-/* Take up to n buffers, the warmest first; returns how many.  From DEPOT_COLD
-   only if that is the shard. */
+/* Take up to n buffers, the warmest first, hardened those that came home first;
+   returns how many.  From DEPOT_COLD only if that is the shard. */
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
                        unsigned n);
 
 struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard);
 
+/* The same, of a hardened one. */
+static inline struct bp_buf *depot_take_first(struct depot *depot, unsigned shard)
+{
+	uint32_t number = queue_take(&depot->queue[shard == DEPOT_COLD]);
+
+	return CK_CC_LIKELY(number != STACK_NIL) ? &depot->bufs[number] : NULL;
+}
+
+/* A hardened one has some in DEPOT_COLD: these have been idle longest. */
+static inline bool depot_is_cold(const struct depot *depot)
+{
+	return bp_queue_see(&depot->queue[1]) != STACK_NIL;
+}
+
 /* One that is in, DEPOT_COLD too, without taking it; NULL if none is. */
 struct bp_buf *bp_depot_see_one(const struct depot *depot);
 
 /*
- * Give n > 0 buffers, the warmest first, in one step.  Once they can be seen
- * the depot is not touched again: by then another thread may have freed it.
- * False, and nothing is given, if the depot is closed.
+ * Give n > 0 buffers, the warmest first, in one step (hardened: one by one, the
+ * first one first).  Once they can be seen the depot is not touched again, or only
+ * as long as its being open keeps the pool: by then another thread may have freed
+ * it.  Returns 0; or, if it is closed, how many are to be settled.
  */
-bool bp_depot_give(struct depot *depot, unsigned shard, struct bp_buf *const *bufs,
-                   unsigned n);
+uint64_t bp_depot_give(struct depot *depot, unsigned shard,
+                       struct bp_buf *const *bufs, unsigned n);
 
-/* Refuse what is given from now on; returns how many buffers were in. */
+/*
+ * What an open depot counts for, besides the buffers: a hardened one is not closed
+ * before those are through that were in the middle of giving.
+ */
+#define DEPOT_OPEN DEPOT_QUEUES
+
+/* Refuse what is given from now on; returns how many are to be settled, of the
+   buffers that were in and of what it counted for.  Others see to the rest. */
 uint64_t bp_depot_close(struct depot *depot);
+
+/* Somebody may have one in hand, to put it where it is found sooner; see queue.h. */
+static inline bool depot_is_moving(const struct depot *depot)
+{
+	return depot->queue != NULL && (queue_is_moving(&depot->queue[0]) ||
+	                                queue_is_moving(&depot->queue[1]));
+}
 
 static inline struct depot_shard *depot_shard(struct depot *depot,
                                               unsigned shard)

@@ -113,10 +113,12 @@ static void remake(bufpool_t *pool)
 
 		for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 			total += pool->total[k];
-		pool->left = total + heap_out(&pool->heap) + 1;
+		pool->left = total + heap_out(&pool->heap) +
+		             pool->account.depots * DEPOT_OPEN + 1;
 		return;
 	}
-	/* Freed here if all that was missing is home now. */
+	/* Freed here if all that was missing is home now; the depots are closed,
+	   with nothing in. */
 	pool->left = all.bufs + 1;
 	bp_pool_settle(pool, 1);
 }

@@ -19,18 +19,21 @@ void bp_put_alarm(struct bp_fast *fast, unsigned k)
 	settle_owed(pool, owed);
 }
 
-/* To the depot, past all caches; the pool may be gone after that. */
-static void give_one(bufpool_t *pool, struct demand *q, unsigned shard,
-                     struct bp_buf *d)
+/* To the depot, past all caches: n of one class and place.  The pool may be gone
+   after that. */
+static void give(bufpool_t *pool, struct demand *q, unsigned shard,
+                 struct bp_buf *const *bufs, unsigned n)
 {
-	unsigned k = d->klass;
-	struct depot *depot = pool_depot(pool, d->place, k);
+	unsigned k = bufs[0]->klass;
+	struct depot *depot = pool_depot(pool, bufs[0]->place, k);
+	uint64_t owed;
 
-	account_in(depot, shard, 1);
-	if (bp_depot_give(depot, shard, &d, 1))
-		demand_given(q, k, 1);
+	account_in(depot, shard, n);
+	owed = bp_depot_give(depot, shard, bufs, n);
+	if (owed == 0)
+		demand_given(q, k, n);
 	else
-		bp_pool_settle(pool, 1);
+		bp_pool_settle(pool, owed);
 }
 
 /* The thread has no cache: its own reference keeps what is looked at last. */
@@ -40,7 +43,7 @@ static void give_without(bufpool_t *pool, struct bp_buf *d)
 
 	ck_pr_inc_64(&pool->counts[d->klass].returns);
 	bp_demand_ref(q);
-	give_one(pool, q, 0, d);
+	give(pool, q, 0, &d, 1);
 	bp_demand_unref(q);
 }
 
@@ -81,7 +84,7 @@ void bp_return_erased(struct bp_buf *d)
 		give_cached(pool, c, d);
 	} else {
 		bp_add(&c->fast.magazine[d->klass].offset, 1);
-		give_one(pool, c->demand, c->shard, d);
+		give(pool, c->demand, c->shard, &d, 1);
 	}
 }
 
@@ -116,10 +119,7 @@ size_t bp_return_many(bufpool_buf_t **bufs, size_t n)
 	struct cache *c = past_cache(first);
 	struct bp_buf *home[BP_SLOTS];
 	uint64_t sum = bp_sum(first);
-	struct demand *q;
-	struct depot *depot;
-	bufpool_t *pool;
-	unsigned got = 0, k;
+	unsigned got = 0;
 
 	if (c == NULL)
 		return 0;
@@ -135,16 +135,8 @@ size_t bp_return_many(bufpool_buf_t **bufs, size_t n)
 		d->state = BP_HOME;
 		home[got] = d;
 	}
-	pool = first->pool;
-	k = first->klass;
-	depot = pool_depot(pool, first->place, k);
-	q = c->demand;
-	bp_add(&c->fast.magazine[k].offset, got);
-	account_in(depot, c->shard, got);
-	if (bp_depot_give(depot, c->shard, home, got))
-		demand_given(q, k, got);
-	else
-		bp_pool_settle(pool, got);
+	bp_add(&c->fast.magazine[first->klass].offset, got);
+	give(first->pool, c->demand, c->shard, home, got);
 	return got;
 }
 

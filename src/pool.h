@@ -6,11 +6,11 @@
  * above it here (tests/layers.sh sees to it), but for bp_put_alarm(), which the
  * fast paths call when others want something of a cache.
  *
- *     cancel map fence stack track wipe      memory, words, bytes
+ *     cancel map fence stack queue track wipe blank   memory, words, bytes
  *     name misuse        what pools are called; the line that stops a program
  *     buf erase          a buffer's descriptor and its states; erasing it
  *     magazine           a deque that one thread owns an end of
- *     depot              the shared level: lock-free stacks, per class and place
+ *     depot              the shared level: lock-free, per class and place
  *     account            what is out, and the most that was
  *     place cpu          NUMA: which nodes, by hwloc; where a thread is
  *     room               how much memory there is left for us
@@ -76,6 +76,7 @@ struct bufpool_pool {
 	enum bufpool_exhausted exhausted;
 	unsigned shards;                 /* of each depot */
 	bool fenced;                     /* no membarrier: see fence.h */
+	bool hardened;                   /* BUFPOOL_HARDENED */
 	uint32_t total[BUFPOOL_CLASSES]; /* buffers */
 	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
 	unsigned flags;
@@ -87,6 +88,8 @@ struct bufpool_pool {
 	uint8_t *near;             /* places times places */
 	struct bp_buf *descriptor; /* all; by class, then by place */
 	uint32_t *link;            /* the depots' */
+	struct queue *queue;       /* the depots' too, if it is hardened, and */
+	ck_ring_buffer_t *queue_slot; /* these': those not given to one yet */
 	unsigned regions;
 	struct region *region; /* where the payloads lie */
 	struct region **by_address; /* see atlas.h */
@@ -102,10 +105,11 @@ struct bufpool_pool {
 
 	/* Written past the caches, and seldom there. */
 	struct account account __attribute__((aligned(CK_MD_CACHELINE)));
-	/* What keeps the memory.  It starts as the number of buffers, and one
-	   more for the pool not being destroyed; live heap buffers come on
-	   top.  Destroy takes off that one and what it finds at home, and each
-	   return that follows takes off its buffer. */
+	/* What keeps the memory.  It starts as the number of buffers, what
+	   each depot counts for while it is open, and one more for the pool
+	   not being destroyed; live heap buffers come on top.  Destroy takes
+	   off that one and what it finds at home, and each return that follows
+	   takes off its buffer. */
 	uint64_t left __attribute__((aligned(CK_MD_CACHELINE)));
 	struct shared_counts counts[BUFPOOL_CLASSES];
 	struct unmet unmet[BUFPOOL_CLASSES];

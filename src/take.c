@@ -6,7 +6,6 @@
 
 #include "region.h"
 #include "registry.h"
-#include "wipe.h"
 
 /* ---------------------------------------------------------- who takes where */
 
@@ -38,37 +37,38 @@ static inline void count(const struct search *s, const struct bp_buf *d, unsigne
 		bp_add(&s->c->remote_hits[s->k], n);
 }
 
-/* Some are out of a place's depot. */
-static inline void taken(const struct search *s, unsigned place, unsigned n)
-{
-	struct demand *q = s->pool->demand;
-	struct want *w = want_of(q, place, s->k);
-
-	bp_account_out(&s->pool->account, pool_depot(s->pool, place, s->k),
-	               s->shard, s->k, n);
-	if (CK_CC_UNLIKELY(is_scarce(w)))
-		bp_demand_taken(q, w, s->k);
-}
-
 /* ------------------------------------------------------------- from afar */
 
-/* One from the depot of a place, if need be one without pages, with new ones. */
+/* One of those without pages, with new ones. */
+static struct bp_buf *take_cold(const struct search *s, struct depot *depot)
+{
+	struct bp_buf *d = bp_depot_take_one(depot, DEPOT_COLD);
+	int saved = errno;
+
+	if (d != NULL) {
+		TRACK_OUT(d->base, class_size[s->k]); /* it may be written */
+		bp_region_refill(d->base, class_size[s->k]);
+		errno = saved;
+	}
+	return d;
+}
+
+/* One from the depot of a place, if need be a cold one; hardened pools have these
+   first, as they have been idle longest. */
 static struct bp_buf *take_at(struct search *s, unsigned place)
 {
 	struct depot *depot = pool_depot(s->pool, place, s->k);
+	bool cold_first = s->pool->hardened;
 	struct bp_buf *d;
 
 	if (s->see)
 		return bp_depot_see_one(depot);
-	d = bp_depot_take_one(depot, s->shard);
-	if (d == NULL) {
-		d = bp_depot_take_one(depot, DEPOT_COLD);
-		if (d == NULL)
-			return NULL;
-		TRACK_OUT(d->base, class_size[s->k]); /* it may be written */
-		bp_region_refill(d->base, class_size[s->k]);
-	}
-	taken(s, place, 1);
+	d = cold_first ? take_cold(s, depot) : bp_depot_take_one(depot, s->shard);
+	if (d == NULL)
+		d = cold_first ? bp_depot_take_one(depot, s->shard)
+		               : take_cold(s, depot);
+	if (d != NULL)
+		taken(s->pool, place, s->k, s->shard, 1);
 	return d;
 }
 
@@ -82,8 +82,11 @@ static bool all_caches_are_empty(const bufpool_t *pool, unsigned k)
 }
 
 /* Nothing can be hidden. */
-static bool all_trusted(const bufpool_t *pool, unsigned k)
+static bool all_trusted(bufpool_t *pool, unsigned k)
 {
+	for (unsigned i = 0; i < pool->places; i++)
+		if (depot_is_moving(pool_depot(pool, i, k)))
+			return false;
 	return all_caches_are_empty(pool, k) &&
 	       ck_pr_load_32(&pool->demand->klass[k].movers) == 0;
 }
@@ -179,7 +182,9 @@ static struct bp_buf *find_idle(struct search *s)
 		ck_pr_fence_load();
 		/* Movers again: who began since may hold what was in a depot
 		   not yet looked at. */
-		if (trusted && all_trusted(s->pool, s->k) && stamp == stamp_of(s))
+		trusted = trusted && all_trusted(s->pool, s->k);
+		ck_pr_fence_load(); /* who is through has changed the stamp */
+		if (trusted && stamp == stamp_of(s))
 			break;
 		if (!all_trusted(s->pool, s->k) &&
 		    (bp_is_unheard(s->pool, s->k) || !look_again(&since)))
@@ -248,31 +253,33 @@ static struct bp_buf *take_near(struct search *s)
 
 	if (s->c != NULL && cache_may_hold(s->pool, s->c, s->k))
 		return refill(s);
+	if (CK_CC_UNLIKELY(s->pool->hardened))
+		return take_at(s, s->here);
 	d = bp_depot_take_one(pool_depot(s->pool, s->here, s->k), s->shard);
 	if (d != NULL)
-		taken(s, s->here, 1);
+		taken(s->pool, s->here, s->k, s->shard, 1);
 	return d;
 }
 
 /* ---------------------------------------------------------------- one buffer */
 
-/* An idle buffer becomes one with an owner. */
-static bufpool_buf_t *hand_out(struct bp_buf *d, size_t len)
+void bp_settle_doubt(const char *call, struct bp_buf *d)
 {
-	track_acquire(d);
-	TRACK_OUT(d->base, d->pub.capacity);
-	if (CK_CC_UNLIKELY(d->state != BP_HOME)) {
-		if (d->state != BP_UNSURE)
-			bp_misuse_of("bufpool_checkout", d,
-			             "an idle buffer has an owner: "
-			             "returned twice");
-		/* Where it came home in a parent process, see fork.c. */
-		if (d->pool->wipe != BUFPOOL_WIPE_NONE)
-			bp_wipe_memset(d->base, d->pub.capacity);
-	}
-	d->pub.len = len;
-	d->state = BP_OUT;
-	return &d->pub;
+	if (d->state != BP_UNSURE)
+		bp_misuse_of(call, d,
+		             "an idle buffer has an owner: returned twice");
+	/* Where it came home in a parent process, see fork.c. */
+	if (d->pool->wipe != BUFPOOL_WIPE_NONE)
+		bp_wipe_memset(d->base, d->pub.capacity);
+}
+
+_Noreturn void bp_misuse_written(const char *call, const struct bp_buf *d)
+{
+	char reason[80];
+
+	snprintf(reason, sizeof(reason), "written after its return, at offset %zu",
+	         bp_blank_bytes(d->base, class_size[d->klass]));
+	bp_misuse_of(call, d, reason);
 }
 
 /* Not from the thread's cache. */
@@ -315,7 +322,7 @@ static inline bool is_served(const bufpool_t *pool, unsigned k)
 	        !is_stopped(pool));
 }
 
-bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
+bufpool_buf_t *bp_take(const char *call, bufpool_t *pool, unsigned k, size_t len)
 {
 	struct bp_buf *d = NULL;
 	struct search s;
@@ -339,7 +346,9 @@ bufpool_buf_t *bp_take(bufpool_t *pool, unsigned k, size_t len)
 	}
 	if (d == NULL)
 		d = take_shared(&s);
-	return d != NULL ? hand_out(d, len) : NULL;
+	if (d == NULL)
+		return NULL;
+	return hand_out(call, d, class_size[k], pool->hardened, len);
 }
 
 bool bp_sees_idle(bufpool_t *pool, unsigned k)
@@ -355,10 +364,11 @@ bool bp_sees_idle(bufpool_t *pool, unsigned k)
 	return seen;
 }
 
-size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
+size_t bp_take_many(const char *call, bufpool_t *pool, unsigned k, size_t len,
                     bufpool_buf_t **bufs, size_t n)
 {
 	struct bp_buf *got[BP_SLOTS];
+	struct depot *depot;
 	struct search s;
 	unsigned m;
 
@@ -369,17 +379,21 @@ size_t bp_take_many(bufpool_t *pool, unsigned k, size_t len,
 	   hidden some from one who looked for idle buffers. */
 	if (s.c != NULL && bp_magazine_count(&s.c->fast.magazine[k]) > 0)
 		return 0;
+	depot = pool_depot(pool, s.here, k);
+	if (pool->hardened && depot_is_cold(depot))
+		return 0;
 	/* All of them are on their way out: nothing is being moved. */
-	m = bp_depot_take(pool_depot(pool, s.here, k), s.shard, got,
+	m = bp_depot_take(depot, s.shard, got,
 	                  (unsigned) min_size(n, BP_SLOTS));
 	if (m == 0)
 		return 0;
-	taken(&s, s.here, m);
+	taken(pool, s.here, k, s.shard, m);
 	count(&s, got[0], m);
 	for (unsigned i = 0; i < m; i++)
 		__builtin_prefetch(got[i], 1);
 	for (unsigned i = 0; i < m; i++)
-		bufs[i] = hand_out(got[i], len);
+		bufs[i] = hand_out(call, got[i], class_size[k], pool->hardened,
+		                   len);
 	return m;
 }
 
@@ -440,8 +454,8 @@ static void sleep_on(struct seat *seat, uint32_t ticket, bool is_called,
 	bp_seat_sleep(seat, ticket, deadline);
 }
 
-bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
-                            const struct timespec *timeout)
+bufpool_buf_t *bp_take_wait(const char *call, bufpool_t *pool, unsigned k,
+                            size_t len, const struct timespec *timeout)
 {
 	struct demand *q = pool->demand;
 	struct seat unseen = { .fd = -1 }; /* by those who call */
@@ -463,7 +477,7 @@ bufpool_buf_t *bp_take_wait(bufpool_t *pool, unsigned k, size_t len,
 		/* Announced, with the ticket that it came with, before it
 		   looks; see demand.h. */
 		bp_seat_announce(q, k, seat, ticket);
-		buf = bp_take(pool, k, len);
+		buf = bp_take(call, pool, k, len);
 		if (buf != NULL || over || is_stopped(pool))
 			break;
 		if (!slept)
@@ -508,13 +522,14 @@ bufpool_buf_t *bp_take_heap(bufpool_t *pool, size_t size, size_t alignment)
 
 /* --------------------------------------------- what the fast paths leave over */
 
-bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, size_t len, unsigned k)
+bufpool_buf_t *bp_checkout_slow(bufpool_t *pool, size_t len, unsigned k,
+                                const char *call)
 {
 	bufpool_buf_t *buf;
 
 	if (pool == NULL)
 		return fail(EINVAL);
-	buf = bp_take(pool, k, len);
+	buf = bp_take(call, pool, k, len);
 	return buf != NULL ? buf : bp_take_heap(pool, len, PAGE);
 }
 

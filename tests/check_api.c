@@ -309,7 +309,7 @@ static void short_size(bufpool_config_t *config)
 
 static void unknown_flag(bufpool_config_t *config)
 {
-	config->flags = 0x20;
+	config->flags = 0x40;
 }
 
 static void top_flag(bufpool_config_t *config)

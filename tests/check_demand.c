@@ -370,7 +370,7 @@ START_TEST(woken_takes_one)
 	start_waiter(&waiter);
 	until_asleep(&waiter);
 	ck_pr_inc_32(&pool->demand->klass[K].waiters); /* another */
-	must(bp_depot_give(depot, 0, all, FEW));
+	must(bp_depot_give(depot, 0, all, FEW) == 0);
 	changes = changes_of(depot);
 	bp_demand_wake(pool->demand, K, 1);
 	buf = end_waiter(&waiter);
@@ -803,7 +803,7 @@ static struct depot *depot_of(void)
 
 static void put(struct bp_buf *d, unsigned shard)
 {
-	must(bp_depot_give(depot_of(), shard, &d, 1));
+	must(bp_depot_give(depot_of(), shard, &d, 1) == 0);
 }
 
 static void try_it(void)

@@ -657,6 +657,40 @@ START_TEST(trim_fails_no_checkout)
 }
 END_TEST
 
+/* A hardened pool's only buffer is in the hands of who brings it from the overflow
+   into the ring. */
+static struct {
+	struct depot *depot;
+	struct bp_buf *d;
+} in_hand;
+
+static void bring_it(void)
+{
+	at_yield = NULL;
+	must(bp_depot_give(in_hand.depot, 0, &in_hand.d, 1) == 0);
+	ck_pr_store_32(&in_hand.depot->queue[0].moving, 0);
+}
+
+START_TEST(drain_fails_no_checkout)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 1);
+	const struct way *way = &ways[_i];
+	bufpool_t *pool;
+
+	config.exhausted = BUFPOOL_FAIL;
+	config.flags = BUFPOOL_HARDENED;
+	pool = make_pool(config);
+	in_hand.depot = pool_depot(pool, 0, BUFPOOL_CLASS_4K);
+	in_hand.d = bp_depot_take_one(in_hand.depot, 0);
+	must(in_hand.d);
+	in_hand.depot->queue[0].moving = 1;
+	at_yield = bring_it;
+	bufpool_return(way->take(pool, 1));
+	must(at_yield == NULL);
+	destroy_whole(pool);
+}
+END_TEST
+
 /* A thread that has no cache, and gets none for this. */
 static void *trim_without_cache(void *arg)
 {
@@ -1163,7 +1197,7 @@ static void must_be_at_home(bufpool_t *pool)
 		must(n == depot->total);
 		for (unsigned i = 0; i < n; i++)
 			must(bufs[i]->place == place);
-		must(bp_depot_give(depot, 0, bufs, n));
+		must(bp_depot_give(depot, 0, bufs, n) == 0);
 	}
 }
 
@@ -1341,6 +1375,7 @@ int main(void)
 	tcase_add_test(tc, trim_wakes_waiters);
 	tcase_add_loop_test(tc, trim_fails_no_checkout, 0,
 	                    2 * ARRAY_SIZE(ways));
+	tcase_add_loop_test(tc, drain_fails_no_checkout, 0, ARRAY_SIZE(ways));
 	tcase_add_test(tc, trim_without_memory);
 	tcase_add_loop_test(tc, trim_beside_a_move, 0, 2);
 	tc = add_case(suite, "membarrier", 10);

@@ -677,9 +677,11 @@ static Suite *scarce_suite(void)
 	tcase_add_loop_test(tcase, failing_tries_are_cheap, 0, 2);
 	tcase_add_loop_test(tcase, the_heap_is_as_near, 0, 2);
 	tcase = add_case(suite, "returns", 20);
-	tcase_add_test(tcase, returns_are_for_everybody);
-	tcase_add_loop_test(tcase, refused_later, 0, 2);
-	tcase_add_test(tcase, refused_to_one);
+	if (!is_hardened()) {
+		tcase_add_test(tcase, returns_are_for_everybody);
+		tcase_add_loop_test(tcase, refused_later, 0, 2);
+		tcase_add_test(tcase, refused_to_one);
+	}
 	tcase = add_case(suite, "hand-over", 60);
 	tcase_add_loop_test(tcase, hand_over, 0, 6);
 	return suite;

@@ -708,7 +708,8 @@ static Suite *threads_suite(void)
 	tcase_add_loop_test(tcase, brawls, 0, ARRAY_SIZE(rules));
 	tcase = add_case(suite, "stranded", 20);
 	tcase_add_loop_test(tcase, nothing_is_stranded, 0, 3);
-	tcase_add_loop_test(tcase, sleepers_sleep_on, 0, 2);
+	if (!is_hardened())
+		tcase_add_loop_test(tcase, sleepers_sleep_on, 0, 2);
 	tcase_add_loop_test(tcase, one_for_each_owner, 0, 2);
 	tcase = add_case(suite, "fleet", 20);
 	tcase_add_test(tcase, the_gone_count_once);

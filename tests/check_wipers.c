@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * check_wipers.c - the routines that erase: each erases all it should and
- * nothing else, and one of them is chosen
+ * nothing else, and one of them is chosen; and those that see whether it was
  */
+#include "blank.h"
 #include "wipe.h"
 
 #include "common.h"
@@ -141,6 +142,40 @@ START_TEST(chooses_a_usable_one)
 }
 END_TEST
 
+/* All bytes around it are set. */
+static void must_see(enum bp_blank by, size_t from, size_t n)
+{
+	const unsigned char *p = room + from;
+
+	fill_room();
+	memset(room + from, 0, n);
+	ck_assert(bp_blank_by(by, p, n));
+	ck_assert(bp_is_blank(p, n));
+	ck_assert_uint_eq(bp_blank_bytes(p, n), n);
+	/* Each place in a turn of its loop, and in each of a byte. */
+	for (size_t i = 0; i < n; i += i < 520 || n - i < 520 ? 1 : n / 13) {
+		room[from + i] = (unsigned char) (1u << i % 8);
+		if (bp_blank_by(by, p, n) || bp_blank_bytes(p, n) != i)
+			ck_abort_msg("%d, %zu bytes: not seen at %zu", by, n, i);
+		room[from + i] = 0;
+	}
+}
+
+START_TEST(sees_any_byte)
+{
+	for (enum bp_blank by = 0; by < BP_BLANKS; by++) {
+		if (!bp_blank_usable(by))
+			continue;
+		for (int k = 0; k < BUFPOOL_CLASSES; k++)
+			must_see(by, PAGE, classes[k].size);
+		for (size_t n = PAGE; n <= 8 * PAGE; n += PAGE)
+			must_see(by, 2 * PAGE, n);
+	}
+	ck_assert(bp_blank_usable(BP_BLANK_128));
+	ck_assert(!bp_blank_usable(BP_BLANKS));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("wipers");
@@ -153,5 +188,6 @@ int main(void)
 	tcase_add_test(tc, everyone_can_memset);
 	tcase_add_test(tc, names_are_distinct);
 	tcase_add_test(tc, chooses_a_usable_one);
+	tcase_add_test(tc, sees_any_byte);
 	return run_suite(suite);
 }

@@ -270,9 +270,19 @@ static inline void set_cache(bufpool_config_t *config, size_t depth)
 		config->cache[i] = depth;
 }
 
+/* With BUFPOOL_TEST_HARDENED set, pools that can be hardened are. */
+static inline bool is_hardened(void)
+{
+	return getenv("BUFPOOL_TEST_HARDENED") != NULL;
+}
+
 static inline bufpool_t *make_pool(bufpool_config_t config)
 {
-	bufpool_t *pool = bufpool_create(&config);
+	bufpool_t *pool;
+
+	if (is_hardened() && config.wipe == BUFPOOL_WIPE_ALL)
+		config.flags |= BUFPOOL_HARDENED;
+	pool = bufpool_create(&config);
 
 	must(pool);
 	return pool;

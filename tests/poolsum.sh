@@ -129,7 +129,7 @@ ln -s nowhere tree/dangling
 # --------------------------------------------------------- sums and their order
 
 : >want.err
-for malloc in '' --malloc; do
+for malloc in '' --hardened --malloc; do
 	for threads in 1 2 8; do
 		for class in 4K 64K 1M 3M; do
 			set -- --threads $threads --class $class $malloc tree
@@ -262,7 +262,7 @@ done
 for option in threads class summary; do
 	usage "$option" tree "--$option"
 done
-for option in stats malloc progress no-progress help version; do
+for option in stats malloc hardened progress no-progress help version; do
 	usage "$option" "--$option=1" tree
 done
 usage nonsense --nonsense tree
