@@ -61,10 +61,10 @@ static inline uint64_t mode_of(enum bufpool_wipe wipe)
 	                : wipe == BUFPOOL_WIPE_USED ? BP_ERASE_USED
 	                                            : BP_ERASE;
 
-	return what << BP_CLASS_SHIFT;
+	return what << BP_WHAT_SHIFT;
 }
 
-#define MODE_MASK ((uint64_t) (BP_ERASE | BP_ERASE_USED) << BP_CLASS_SHIFT)
+#define MODE_MASK ((uint64_t) (BP_ERASE | BP_ERASE_USED) << BP_WHAT_SHIFT)
 
 /* What bp_sum() is of a buffer that is out, in class 0, with nothing to erase. */
 static inline uint64_t key_of(const bufpool_t *pool, unsigned place)
@@ -77,7 +77,7 @@ static inline uint64_t key_of(const bufpool_t *pool, unsigned place)
 static inline uint64_t bare_seal(const struct bp_buf *d)
 {
 	return key_of(d->pool, d->place) +
-	       ((uint64_t) d->klass << BP_CLASS_SHIFT) +
+	       ((uint64_t) BP_CLASS(d->klass) << BP_WHAT_SHIFT) +
 	       (uint64_t) (uintptr_t) d + (uint64_t) (uintptr_t) d->base;
 }
 

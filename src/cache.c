@@ -14,6 +14,7 @@ static void cache_divert(struct cache *c)
 	ck_pr_store_ptr(&c->fast.pool, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.local, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.hardened, BP_NO_POOL);
+	ck_pr_store_ptr(&c->fast.fenced_any, BP_NO_POOL);
 	ck_pr_store_ptr(&c->fast.special, BP_NO_POOL);
 }
 
@@ -25,9 +26,13 @@ static void cache_revoke(struct cache *c)
 	/* Another pool may come to lie where this one does. */
 	cache_divert(c);
 	ck_pr_store_64(&c->fast.key, 0);
-	ck_pr_store_64(&c->fast.special_key, 0);
 	ck_pr_fence_memory(); /* see the end of bp_cache_answer() */
 	ck_pr_store_8(&c->fast.alarm, 1);
+}
+
+static void show_to(const bufpool_t **path, const bufpool_t *pool, bool may)
+{
+	ck_pr_store_ptr(path, may ? pool : BP_NO_POOL);
 }
 
 /* Whose it is, for the fast paths. */
@@ -35,31 +40,26 @@ static void cache_show(const bufpool_t *pool, struct cache *c, uint32_t cpu)
 {
 	struct bp_fast *fast = &c->fast;
 	unsigned place = place_of_cpu(pool, cpu);
-	/* The usual paths have no fence, do not ask where they are, and expect
-	   something in the magazine; but a hardened pool's magazines are full, as
-	   they have no room, so that its buffers may go home by these. */
-	bool special = pool->fenced || pool->places > 1;
-	bool usual = !special && !pool->hardened;
+	/* The usual checkout has no fence, does not ask where it is, and expects
+	   something in the magazine.  A hardened pool's have no room, so that its
+	   buffers go home by the usual return, as if all were full. */
+	bool fenced = pool->fenced, local = pool->places > 1;
+	bool hardened = pool->hardened;
 	bool none = track_threads();
-	uint64_t kind = pool->fenced ? BP_FENCED : special ? BP_LOCAL : 0;
-	uint64_t key = key_of(pool, place) - (kind << BP_CLASS_SHIFT);
+	uint64_t kind = local ? (uint64_t) BP_LOCAL << BP_WHAT_SHIFT : 0;
 
 	ck_pr_store_uint(&fast->place, place);
-	if (pool->places > 1)
+	if (local)
 		stay_on(fast, cpu);
 	else
 		stay_anywhere(fast);
-	fast->fenced = pool->fenced;
-	ck_pr_store_ptr(&fast->pool, usual && !none ? pool : BP_NO_POOL);
-	ck_pr_store_64(&fast->key, none ? 0 : key);
-	ck_pr_store_ptr(&fast->local, kind == BP_LOCAL && !pool->hardened && !none
-	                                      ? pool
-	                                      : BP_NO_POOL);
-	ck_pr_store_ptr(&fast->hardened,
-	                pool->hardened && !none ? pool : BP_NO_POOL);
-	ck_pr_store_ptr(&fast->special, !usual && !none ? pool : BP_NO_POOL);
-	ck_pr_store_64(&fast->special_key,
-	               special && !none ? key_of(pool, place) : 0);
+	fast->fenced = fenced;
+	show_to(&fast->pool, pool, !none && !local && !fenced && !hardened);
+	show_to(&fast->local, pool, !none && local && !fenced && !hardened);
+	show_to(&fast->fenced_any, pool, !none && !local && fenced && !hardened);
+	show_to(&fast->hardened, pool, !none && hardened);
+	show_to(&fast->special, pool, !none && (local || fenced || hardened));
+	ck_pr_store_64(&fast->key, none ? 0 : key_of(pool, place) - kind);
 	/* Those who look for caches at this place, or for all there are, find
 	   this one now; or it finds out here what they have come for. */
 	ck_pr_fence_memory();
@@ -243,7 +243,7 @@ static uint64_t take_back(struct bp_magazine *m, bufpool_t **pool)
 
 void bp_cache_answer(struct cache *c, bufpool_t **pool, uint64_t *owed)
 {
-	ck_pr_store_8(&c->fast.alarm, 0);
+	ck_pr_store_8(&c->fast.alarm, c->fast.fenced ? ALARM_FENCE : 0);
 	/* Who comes now says what he wants, then sets the alarm: one of the two
 	   is seen after this. */
 	ck_pr_fence_memory();

@@ -39,6 +39,10 @@ struct cache {
 	                       of it in its hands that nobody can see */
 };
 
+/* Instead of 0 in the alarm of a fenced cache: nobody wants anything, but that is to
+   be read again behind a fence.  What others set is 1. */
+#define ALARM_FENCE 2
+
 _Static_assert(BUFPOOL_CLASSES <= 32, "a bit for each in an unsigned");
 
 /* One for the calling thread, which is on that CPU: another's that has left it, or a

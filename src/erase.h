@@ -6,8 +6,10 @@
 #include "buf.h"
 #include "wipe.h"
 
-/* An enum bp_wipe for each class, of its routines (WIPES_*). */
-extern uint8_t bp_erase_by[BUFPOOL_CLASSES];
+/* An enum bp_wipe for each class, of its routines (WIPES_*).  Hidden, so that it is
+   found without the linker's table. */
+extern __attribute__((visibility("hidden")))
+uint8_t bp_erase_by[BUFPOOL_CLASSES];
 
 /*
  * Have the best one for class k, if the table leaves it to us and it is not

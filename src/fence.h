@@ -12,7 +12,10 @@
  *   - or the owner reads after it, and sees what was written before the call.
  *
  * Where the system has no membarrier(), pools are `fenced`: owners pass a real
- * fence on each operation.  That is decided once, when a pool is created.
+ * fence on each operation.  That is decided once, when a pool is created.  A
+ * checkout has one of its own (fenced_checkout, checkout.c); a return is the same
+ * for all pools, but in fenced ones it always finds its alarm set, and it is
+ * bp_put_alarm() that passes the fence, then reads the alarm again.
  *
  * To a thread that is refused it later, by a seccomp filter, what others cache is out
  * of reach until they have come to see their alarms.  Nothing else will do: to take

@@ -8,15 +8,24 @@
 #include "registry.h"
 #include "thread.h"
 
-/* Symbols of the library's inside that inlined calls use; bufpool/inline.h. */
-void bp_put_alarm(struct bp_fast *fast, unsigned k)
+static __attribute__((noinline)) void answer(struct bp_fast *fast)
 {
 	bufpool_t *pool = NULL;
 	uint64_t owed = 0;
 
-	(void) k;
 	bp_cache_answer((struct cache *) fast, &pool, &owed);
 	settle_owed(pool, owed);
+}
+
+/* Symbols of the library's inside that inlined calls use; bufpool/inline.h. */
+void bp_put_alarm(struct bp_fast *fast)
+{
+	/* Bottom, which was moved, before the alarm; others set that, pass
+	   bp_fence_all(), then look at bottom: magazine.h.  Each put to a
+	   fenced cache comes through here; to others it makes no difference. */
+	bp_owner_fence(1);
+	if (CK_CC_UNLIKELY(OWNER_SEE(&fast->alarm) != ALARM_FENCE))
+		answer(fast);
 }
 
 /* To the depot, past all caches: n of one class and place.  The pool may be gone
@@ -66,7 +75,7 @@ static void give_cached(bufpool_t *pool, struct cache *c, struct bp_buf *d)
 	/* Not the last ones: we have d. */
 	settle_owed(pool, owed);
 	bp_slot_set(m, SLOT(m->bottom), d);
-	bp_magazine_show(&c->fast, k, 1, c->fast.fenced);
+	bp_magazine_show(&c->fast, k, 1);
 }
 
 void bp_return_erased(struct bp_buf *d)

@@ -219,7 +219,7 @@ static void keep(struct search *s, struct bp_buf **got, unsigned n)
 		bp_slot_set(m, SLOT(b++), got[i]);
 	}
 	bp_add(&m->offset, -(uint64_t) (n - 1)); /* these are no returns */
-	bp_magazine_show(fast, s->k, n - 1, fast->fenced);
+	bp_magazine_show(fast, s->k, n - 1);
 }
 
 /*
@@ -340,9 +340,9 @@ bufpool_buf_t *bp_take(const char *call, bufpool_t *pool, unsigned k, size_t len
 		   down and up again: who gathers may have seen one less, and
 		   it is another that was taken.  So it is as if one had been
 		   put. */
-		bp_owner_fence(pool->fenced);
+		bp_owner_fence(0);
 		if (CK_CC_UNLIKELY(OWNER_SEE(&s.c->fast.alarm) != 0))
-			bp_put_alarm(&s.c->fast, k);
+			bp_put_alarm(&s.c->fast);
 	}
 	if (d == NULL)
 		d = take_shared(&s);

@@ -13,6 +13,8 @@ static struct cache nobody = {
 	.fast = { .pool = BP_NO_POOL,
 	          .special = BP_NO_POOL,
 	          .local = BP_NO_POOL,
+	          .fenced_any = BP_NO_POOL,
+	          .hardened = BP_NO_POOL,
 	          .cpu_at = &no_cpu }
 };
 

@@ -17,7 +17,7 @@ enum { CROWD = 1000, COUNT = 8 };
 
 static void count_by_steps(void)
 {
-	const struct sigaction on = {.sa_handler = on_counted_step};
+	const struct sigaction on = count_action();
 
 	must(sigaction(SIGTRAP, &on, NULL) == 0);
 }

@@ -44,6 +44,8 @@
 #define CLEARED_LATE     (FAULT == 12) /* answer looks, then clears the alarm */
 #define ALARM_FIRST      (FAULT == 13) /* destroy: alarm, then limit */
 #define SLOT_EARLY       (FAULT == 14) /* the slot is read before bottom */
+#define NO_FENCE_IN_PUT  (FAULT == 15) /* FENCED: the alarm is read at once */
+#define NO_FENCE_IN_TAKE (FAULT == 16) /* FENCED: limit is */
 
 #ifndef SLOTS
 #define SLOTS 2
@@ -178,7 +180,10 @@ inline take()
 	d = NONE; again = false;
 	do
 	:: store_bottom(own_bottom - 1);
-	   owner_fence();
+	   if
+	   :: !NO_FENCE_IN_TAKE -> owner_fence()
+	   :: else
+	   fi;
 	   if
 	   :: own_bottom < limit && !NO_LIMIT_IN_TAKE ->
 		store_bottom(own_bottom + 1);
@@ -319,7 +324,8 @@ inline answer()
 	fi
 }
 
-/* bp_slot_set(), bp_magazine_show() */
+/* bp_slot_set(), bp_magazine_show(), bp_put_alarm(): where that is always come by,
+   as FENCED, it reads the alarm behind its fence. */
 inline put_raw()
 {
 	atomic { assert(out[x]); out[x] = false }
@@ -334,7 +340,10 @@ inline put_raw()
 		store_bottom(own_bottom + 1)
 	fi;
 	x = 0;
-	owner_fence();
+	if
+	:: !NO_FENCE_IN_PUT -> owner_fence()
+	:: else
+	fi;
 	if
 	:: alarm && !NO_ALARM_IN_PUT -> answer(); settle_owed()
 	:: else

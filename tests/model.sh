@@ -75,6 +75,8 @@ error magazine -DFAULT=12 -DDESTROY -DOPS=4
 error magazine -DFAULT=13 -DDESTROY -DOPS=4
 error magazine -DFAULT=14 -DOPS=2
 error magazine -DFAULT=14 -DDESTROY -DOPS=4
+error magazine -DFAULT=15 -DDESTROY -DOPS=4 -DFENCED
+error magazine -DFAULT=16 -DOPS=2 -DFENCED
 error scarcity -DFAULT=1
 error scarcity -DFAULT=2 -DOPS=1 -DGIVEN=2 -DMINE=0
 error scarcity -DFAULT=3 -DENTER
