@@ -232,8 +232,8 @@ typedef struct bufpool_config {
 	                                     1.15 times that, and a little */
 	unsigned flags;                   /* default 0 */
 
-	/* Called once for each region, after it is placed and populated, and
-	   before it goes: register it with a NIC, a GPU, an io_uring.
+	/* Called once for each region, after it is placed and populated (by
+	   create, or whoever has the class grow), and before it goes: register it with a NIC, a GPU, an io_uring.
 	   region_attach reports failure by returning BUFPOOL_ATTACH_FAILED
 	   with errno set; create then detaches what it had attached and fails
 	   with that errno.  region_detach runs on the thread that destroys
@@ -250,13 +250,34 @@ typedef struct bufpool_config {
 	   of a misuse.  Copied; up to 31 bytes of UTF-8, any characters.  NULL
 	   or empty: "pool-N", of which N counts the pools of the process. */
 	const char *name;
+
+	/* How large a class may become, at most BUFPOOL_MAX_COUNT; 0: it stays as
+	   it is.  When it is exhausted, before `exhausted` decides, it grows by
+	   half of what it has, at least one buffer, at most to this: by a
+	   region that is placed, populated, locked and attached as the first
+	   ones, under LOCAL where the thread is.  One thread grows a pool at a
+	   time, in the checkout that found none, and holds up nobody: others
+	   find what is idle, or do as `exhausted` says.  What cannot be had
+	   (ENOMEM; attach failed; what create would fail for) is as if this
+	   were reached, until some buffer of the class has come home.
+	   Addresses for all of it and the tables are set apart by create (of
+	   these the memory too, where the program locks all that it maps); what
+	   it has grown by stays until destroy, and bufpool_trim() gives its
+	   pages back.  In a child of fork a pool with region_attach does not
+	   grow. */
+	size_t max_count[BUFPOOL_CLASSES];
+
+	/* Most bytes a region may have, at least a buffer of each class that is
+	   pooled; 0: no limit.  For devices that register no more at once: io_uring
+	   takes 1 GiB.  A class then has several regions. */
+	size_t region_max;
 } bufpool_config_t;
 
 #define BUFPOOL_CONFIG_OF(count)                                             \
 	{                                                                    \
 		sizeof(bufpool_config_t), count, BUFPOOL_CACHE_INIT,         \
 			BUFPOOL_NUMA_ANY, BUFPOOL_WIPE_ALL, BUFPOOL_HEAP, 0, \
-			0, NULL, NULL, NULL, NULL                            \
+			0, NULL, NULL, NULL, NULL, { 0 }, 0                  \
 	}
 #define BUFPOOL_CONFIG_INIT BUFPOOL_CONFIG_OF(BUFPOOL_COUNT_INIT)
 #define BUFPOOL_CONFIG_EMPTY BUFPOOL_CONFIG_OF({ 0 })
@@ -516,6 +537,18 @@ void bufpool_slice_release(bufpool_slice_t *slice);
  * by other means what bufpool_regions() shows must not trim.
  */
 size_t bufpool_trim(bufpool_t *pool);
+
+/*
+ * Have a class grow by n buffers now (under LOCAL spread over the nodes, as its count),
+ * as it does by itself when it is exhausted: see max_count, and bufpool_create() for
+ * what that means.  All of it or nothing.  May be called beside all other calls.
+ *
+ * EINVAL  no such class; more than max_count then
+ * EAGAIN  another thread has the pool grow just now
+ * or an errno as create's; ENOMEM also after a class has grown, by itself and by this,
+ * 1,000 times
+ */
+int bufpool_grow(bufpool_t *pool, int size_class, size_t n);
 
 /*
  * Write up to max regions to out, by index; returns how many there are.  They

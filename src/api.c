@@ -8,6 +8,7 @@
 
 #include "atlas.h"
 #include "checkout.h"
+#include "grow.h"
 #include "misuse.h"
 #include "registry.h"
 #include "take.h"
@@ -94,7 +95,7 @@ bufpool_buf_t *bufpool_checkout_wait(bufpool_t *pool, size_t size,
 		error = EINVAL;
 	if (error != 0)
 		return fail(error);
-	if (k == BUFPOOL_CLASSES || pool->total[k] == 0)
+	if (k == BUFPOOL_CLASSES || pool->most[k] == 0)
 		return bp_take_none(pool, k, ENOBUFS);
 	if (timeout != NULL && timeout->tv_sec > for_ever)
 		timeout = NULL;
@@ -157,16 +158,31 @@ void bufpool_thread_flush(bufpool_t *pool)
 size_t bufpool_regions(const bufpool_t *pool, bufpool_region_t *out, size_t max)
 {
 	int saved = errno;
+	unsigned n;
 
 	if (pool == NULL || (out == NULL && max > 0)) {
 		errno = EINVAL;
 		return 0;
 	}
 	registry_check();
-	for (size_t i = 0; i < max && i < pool->regions; i++)
+	n = ck_pr_load_uint(&pool->regions);
+	ck_pr_fence_acquire(); /* that before they are read */
+	for (size_t i = 0; i < max && i < n; i++)
 		out[i] = bp_region_describe(&pool->region[i]);
 	errno = saved;
-	return pool->regions;
+	return n;
+}
+
+int bufpool_grow(bufpool_t *pool, int size_class, size_t n)
+{
+	int saved = errno, error = EINVAL;
+
+	if (pool != NULL && (unsigned) size_class < BUFPOOL_CLASSES) {
+		registry_check();
+		error = bp_grow(pool, (unsigned) size_class, n);
+	}
+	errno = error != 0 ? error : saved;
+	return error != 0 ? -1 : 0;
 }
 
 /* The region that a buffer lies in; NULL if it is from the heap. */
@@ -174,7 +190,8 @@ static struct region *region_of(const struct bp_buf *d)
 {
 	if (d->klass == BP_FROM_HEAP)
 		return NULL;
-	return &d->pool->region[pool_depot(d->pool, d->place, d->klass)->region];
+	registry_check();
+	return bp_atlas_region(d->pool, d->base);
 }
 
 static int tell_region(const struct bp_buf *d, unsigned *index, size_t *offset)
@@ -229,6 +246,7 @@ static struct bp_buf *buf_at(const bufpool_t *pool, const void *p,
 		errno = EINVAL;
 		return NULL;
 	}
+	registry_check();
 	d = bp_atlas_find(pool, p);
 	if (d != NULL && ck_pr_load_32(&d->state) == state)
 		return d;

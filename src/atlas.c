@@ -3,8 +3,7 @@
 
 static struct region **table_of(const bufpool_t *pool, unsigned n)
 {
-	return pool->by_address +
-	       (n % 2) * (size_t) pool->places * BUFPOOL_CLASSES;
+	return pool->by_address + (n % 2) * (size_t) pool->regions_most;
 }
 
 /* By what its buffers say: in a child the memory may be missing. */
@@ -48,11 +47,10 @@ static struct region *last_below(struct region **table, unsigned n, uintptr_t p)
 	return found;
 }
 
-struct bp_buf *bp_atlas_find(const bufpool_t *pool, const void *p)
+struct region *bp_atlas_region(const bufpool_t *pool, const void *p)
 {
 	unsigned n = ck_pr_load_uint(&pool->charted), again;
 	struct region *r;
-	size_t i;
 
 	for (;; n = again) {
 		ck_pr_fence_acquire(); /* n before the table; */
@@ -60,8 +58,15 @@ struct bp_buf *bp_atlas_find(const bufpool_t *pool, const void *p)
 		ck_pr_fence_load(); /* and that before n, once more */
 		again = ck_pr_load_uint(&pool->charted);
 		if (again == n)
-			break;
+			return r;
 	}
+}
+
+struct bp_buf *bp_atlas_find(const bufpool_t *pool, const void *p)
+{
+	struct region *r = bp_atlas_region(pool, p);
+	size_t i;
+
 	if (r == NULL)
 		return NULL;
 	i = ((uintptr_t) p - start_of(r)) / class_size[r->pub.size_class];

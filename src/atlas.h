@@ -17,6 +17,9 @@
 /* The pool's next region is complete, its buffers are described.  One at a time. */
 void bp_atlas_enter(bufpool_t *pool, struct region *r);
 
+/* The last region that starts at p or below: that of a buffer's memory. */
+struct region *bp_atlas_region(const bufpool_t *pool, const void *p);
+
 /* The buffer whose memory holds p, in whatever state it is; NULL: none.  p may
    have come from anywhere. */
 struct bp_buf *bp_atlas_find(const bufpool_t *pool, const void *p);

@@ -5,11 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "atlas.h"
 #include "cache.h"
 #include "cancel.h"
-#include "erase.h"
 #include "fork.h"
+#include "grow.h"
 #include "life.h"
 #include "misuse.h"
 #include "place.h"
@@ -56,17 +55,35 @@ static bool config_read(bufpool_config_t *cfg, const bufpool_config_t *in)
 	return true;
 }
 
+static void config_complete(bufpool_config_t *cfg)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		if (cfg->max_count[k] == 0)
+			cfg->max_count[k] = cfg->count[k];
+}
+
 static bool is_hardened(const bufpool_config_t *cfg)
 {
 	return (cfg->flags & BUFPOOL_HARDENED) != 0;
 }
 
+/* How large a class may be, also where it cannot grow. */
+static bool sizes_are_good(const bufpool_config_t *cfg)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		if (cfg->max_count[k] > BUFPOOL_MAX_COUNT ||
+		    cfg->count[k] > cfg->max_count[k] ||
+		    (cfg->region_max > 0 && cfg->max_count[k] > 0 &&
+		     cfg->region_max < class_size[k]))
+			return false;
+	return true;
+}
+
 /* 0, or the errno that create fails with. */
 static int config_check(const bufpool_config_t *cfg)
 {
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		if (cfg->count[k] > BUFPOOL_MAX_COUNT)
-			return EINVAL;
+	if (!sizes_are_good(cfg))
+		return EINVAL;
 	if ((unsigned) cfg->wipe > BUFPOOL_WIPE_NONE ||
 	    (unsigned) cfg->exhausted > BUFPOOL_FAIL ||
 	    cfg->numa_node < BUFPOOL_NUMA_LOCAL ||
@@ -80,7 +97,7 @@ static int config_check(const bufpool_config_t *cfg)
 }
 
 /* As many buffers as fit the class's cache, hardened none; left to the library, at
-   most a quarter of those at a place.  Never more than there are: the bytes that a
+   most a quarter of those at a place.  Never more than there can be: the bytes that a
    thread may be charged too much are reckoned by it. */
 static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
                             unsigned places)
@@ -88,8 +105,8 @@ static unsigned cache_depth(const bufpool_config_t *cfg, unsigned k,
 	size_t most = is_hardened(cfg) ? 0 : cfg->cache[k];
 
 	if (most == BUFPOOL_CACHE_AUTO)
-		most = (cfg->count[k] / places + 3) / 4;
-	most = min_size(most, cfg->count[k]);
+		most = (cfg->max_count[k] / places + 3) / 4;
+	most = min_size(most, cfg->max_count[k]);
 	return (unsigned) min_size(most, class_cache[k]);
 }
 
@@ -113,15 +130,34 @@ static uint64_t new_id(void)
 
 _Static_assert(BUFPOOL_MAX_COUNT <= STACK_MAX, "the depot can number them");
 
+/* What a class may have at a place: all that it grows by, if need be. */
+static size_t room(const bufpool_config_t *cfg, unsigned k, unsigned places,
+                   unsigned place)
+{
+	return share(cfg->count[k], places, place) + cfg->max_count[k] -
+	       cfg->count[k];
+}
+
+static bool grows(const bufpool_config_t *cfg)
+{
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		if (cfg->max_count[k] > cfg->count[k])
+			return true;
+	return false;
+}
+
 /* Whether there are addresses for the payloads, and for what lies between. */
-static bool is_addressable(const bufpool_config_t *cfg)
+static bool is_addressable(const bufpool_config_t *cfg, unsigned places)
 {
 	size_t left = PTRDIFF_MAX / 2;
 
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
-		if (cfg->count[k] > left / class_size[k])
+		size_t n = cfg->count[k] +
+		           places * (cfg->max_count[k] - cfg->count[k]);
+
+		if (n > left / class_size[k])
 			return false;
-		left -= cfg->count[k] * class_size[k];
+		left -= n * class_size[k];
 	}
 	return true;
 }
@@ -134,21 +170,42 @@ static size_t alignment_of(const bufpool_config_t *cfg)
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
 		size_t alignment = region_alignment(class_size[k], cfg->flags);
 
-		if (cfg->count[k] > 0 && alignment > most)
+		if (cfg->max_count[k] > 0 && alignment > most)
 			most = alignment;
 	}
 	return most;
 }
 
-/* What of a class lies at a place: its share, the first ones one more. */
-static uint32_t share(size_t count, unsigned places, unsigned place)
+/* How many regions a class may come to have at one place, which it grows by so many
+   buffers; in pieces, if they are too large. */
+static size_t regions_of(const bufpool_config_t *cfg, unsigned k, size_t n)
 {
-	return (uint32_t) (count / places + (place < count % places));
+	size_t most = cfg->region_max > 0 ? cfg->region_max / class_size[k] : n;
+
+	return n > 0 ? (n + most - 1) / most : 0;
+}
+
+/* Times that a class may grow, at the most: by one buffer each is no good use. */
+#define GROWTHS 1000
+
+static size_t regions_most(const bufpool_config_t *cfg, unsigned places)
+{
+	size_t n = 0;
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
+		size_t more = cfg->max_count[k] - cfg->count[k];
+
+		for (unsigned place = 0; place < places; place++)
+			n += regions_of(cfg, k, share(cfg->count[k], places, place));
+		n += regions_of(cfg, k, more) + min_size(more, GROWTHS) * places;
+	}
+	return n;
 }
 
 /*
- * Lay out the regions, each behind the one before, the first behind what ends
- * there; returns where the last one ends.  pool may be NULL, to know that.
+ * Lay out what each class has at each place, one behind the other, the first behind
+ * what ends there: its first regions, then its plot.  Returns where the last one ends.
+ * pool may be NULL, to know that.
  */
 static uintptr_t lay_out(const bufpool_config_t *cfg, unsigned places,
                          uintptr_t end, bufpool_t *pool)
@@ -156,176 +213,159 @@ static uintptr_t lay_out(const bufpool_config_t *cfg, unsigned places,
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		for (unsigned place = 0; place < places; place++) {
 			size_t n = share(cfg->count[k], places, place);
-			struct region any, *r = &any;
+			size_t more = cfg->max_count[k] - cfg->count[k];
+			uintptr_t begin;
 
-			if (n == 0)
-				continue;
+			end = bp_lay_out(pool, place, k, n, end, cfg->flags,
+			                 cfg->region_max);
+			begin = end;
+			if (more > 0)
+				end = bp_lay_out(NULL, place, k, more, end,
+				                 cfg->flags, cfg->region_max);
 			if (pool != NULL) {
-				r = &pool->region[pool->regions];
-				r->pub.index = pool->regions++;
-				r->pub.size_class = (int) k;
-				pool_depot(pool, place, k)->region =
-					r->pub.index;
+				pool_plot(pool, place, k)->next = begin;
+				pool_plot(pool, place, k)->end = end;
 			}
-			end = bp_region_lay(r, end, n, class_size[k],
-			                    cfg->flags);
 		}
 	return end;
 }
 
-/* What the depots' queues need, if the pool is hardened. */
+/* --------------------------------------------------------- the pool's tables */
+
+/* Pieces of memory one behind the other; to know how much it is, of none. */
+struct carver {
+	char *base;
+	size_t at;
+};
+
+static void *carve(struct carver *c, size_t len, size_t alignment)
+{
+	size_t at = round_up(c->at, alignment);
+
+	c->at = at + len;
+	return c->base != NULL ? c->base + at : NULL;
+}
+
+/* What each depot has, or is going to have: less than 2^24 in each of at most 32
+   classes.  queue and slot: what hardened ones share. */
+static void carve_depots(struct carver *c, const bufpool_config_t *cfg,
+                         unsigned places, struct queue *queue,
+                         ck_ring_buffer_t *slot)
+{
+	bufpool_t *pool = (bufpool_t *) c->base;
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		for (unsigned place = 0; place < places; place++) {
+			size_t n = room(cfg, k, places, place);
+			struct bp_buf *bufs = carve(c, n * sizeof(*bufs),
+			                            CK_MD_CACHELINE);
+			uint32_t *next = carve(c, n * sizeof(*next),
+			                       sizeof(*next));
+
+			if (pool == NULL)
+				continue;
+			bp_depot_init(pool_depot(pool, place, k), bufs, next,
+			              (uint32_t) n, shard_count(cfg));
+			if (!is_hardened(cfg))
+				continue;
+			bp_depot_harden(pool_depot(pool, place, k), queue, slot);
+			queue += DEPOT_QUEUES;
+			slot += depot_slots(n);
+		}
+}
+
 static size_t slot_count(const bufpool_config_t *cfg, unsigned places)
 {
 	size_t n = 0;
 
-	if (!is_hardened(cfg))
-		return 0;
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+	for (unsigned k = 0; is_hardened(cfg) && k < BUFPOOL_CLASSES; k++)
 		for (unsigned place = 0; place < places; place++)
-			n += depot_slots(share(cfg->count[k], places, place));
+			n += depot_slots(room(cfg, k, places, place));
 	return n;
 }
 
 /*
- * The pool, all descriptors, and the tables that go with them: less than 2^24 of
- * each in each of at most 32 classes.  They lie in front of the payloads, in the
- * same address space.
+ * The pool and its tables, which lie in front of the payloads, in the same address
+ * space: first the head, which is needed as it is; then what may have room for more.
+ * Returns where they end.  pool may be NULL, to know that.
  */
+static size_t tables(const bufpool_config_t *cfg, const struct places *places,
+                     bufpool_t *pool, size_t *head)
+{
+	size_t depots = places->n * BUFPOOL_CLASSES, cpus = bp_places_cpus(places);
+	size_t queues = is_hardened(cfg) ? DEPOT_QUEUES * depots : 0;
+	size_t regions = regions_most(cfg, places->n);
+	struct carver c = { (char *) pool, 0 };
+	bufpool_t at = { 0 };
+	struct queue *queue;
+	ck_ring_buffer_t *slot;
+
+	carve(&c, sizeof(*pool) + depots * sizeof(struct depot), CK_MD_CACHELINE);
+	queue = carve(&c, queues * sizeof(*queue), CK_MD_CACHELINE);
+	slot = carve(&c, slot_count(cfg, places->n) * sizeof(*slot), sizeof(*slot));
+	at.plot = carve(&c, depots * sizeof(*at.plot), sizeof(void *));
+	at.ground = carve(&c, sizeof(*at.ground), sizeof(void *));
+	at.near = carve(&c, places->n * places->n, 1);
+	at.place_of_cpu = carve(&c, cpus, 1);
+	*head = c.at;
+	at.region = carve(&c, regions * sizeof(*at.region), CK_MD_CACHELINE);
+	at.by_address = carve(&c, 2 * regions * sizeof(*at.by_address),
+	                      sizeof(void *));
+	carve_depots(&c, cfg, places->n, queue, slot);
+	if (pool != NULL) {
+		pool->plot = at.plot;
+		pool->ground = at.ground;
+		pool->near = at.near;
+		pool->cpus = (unsigned) cpus;
+		pool->place_of_cpu = at.place_of_cpu;
+		pool->region = at.region;
+		pool->regions_most = (unsigned) regions;
+		pool->by_address = at.by_address;
+	}
+	return round_up(c.at, bp_page_size());
+}
+
+/* What of them is there when the pool is created. */
+static size_t tables_needed(const bufpool_config_t *cfg, size_t head)
+{
+	size_t n = 0;
+
+	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
+		n += cfg->count[k];
+	return head + n * (sizeof(struct bp_buf) + sizeof(uint32_t));
+}
+
+/* The pool in address space of its own, with its tables laid out, and its regions. */
 static bufpool_t *pool_map(const bufpool_config_t *cfg,
                            const struct places *places)
 {
-	size_t total = 0, depots = places->n * BUFPOOL_CLASSES, len, space;
-	size_t queues = is_hardened(cfg) ? DEPOT_QUEUES * depots : 0;
-	size_t slots = slot_count(cfg, places->n);
-	unsigned cpus = bp_places_cpus(places);
+	size_t head, len = tables(cfg, places, NULL, &head), space;
 	bufpool_t *pool;
 
-	if (!is_addressable(cfg))
+	if (!is_addressable(cfg, places->n))
 		return NULL;
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		total += cfg->count[k];
-	len = sizeof(*pool) + depots * sizeof(struct depot) +
-	      queues * sizeof(struct queue) + total * sizeof(struct bp_buf) +
-	      depots * sizeof(struct region) +
-	      2 * depots * sizeof(struct region *) +
-	      slots * sizeof(ck_ring_buffer_t) + total * sizeof(uint32_t) +
-	      places->n * places->n + cpus;
-	len = round_up(len, bp_page_size());
 	space = lay_out(cfg, places->n, len, NULL);
 	pool = bp_reserve(space, alignment_of(cfg));
 	if (pool == NULL)
 		return NULL;
 	/* This much is asked for already: where the program has had all locked
 	   that it maps, it comes now. */
-	if (!bp_has_room(len) || !bp_make_usable(pool, len)) {
+	if (!bp_has_room(tables_needed(cfg, head)) || !bp_make_usable(pool, len)) {
 		bp_release(pool, bp_page_size(), space);
 		return NULL;
 	}
 	track_root(pool, len);
 	pool->meta_len = len;
 	pool->places = places->n;
+	tables(cfg, places, pool, &head);
 	pool->account.depot = pool->depot;
-	pool->account.depots = (unsigned) depots;
-	pool->queue = (struct queue *) (pool->depot + depots);
-	pool->descriptor = (struct bp_buf *) (pool->queue + queues);
-	pool->region = (struct region *) (pool->descriptor + total);
-	pool->by_address = (struct region **) (pool->region + depots);
-	pool->queue_slot = (ck_ring_buffer_t *) (pool->by_address + 2 * depots);
-	pool->link = (uint32_t *) (pool->queue_slot + slots);
-	pool->near = (uint8_t *) (pool->link + total);
-	pool->cpus = cpus;
-	pool->place_of_cpu = pool->near + places->n * places->n;
-	pool->left = total + depots * DEPOT_OPEN + 1;
+	pool->account.depots = places->n * BUFPOOL_CLASSES;
+	pool->left = (uint64_t) pool->account.depots * DEPOT_OPEN + 1;
 	lay_out(cfg, places->n, (uintptr_t) pool + len, pool);
 	return pool;
 }
 
-/*
- * Have all memory that is needed, or none: what cannot be had in full is not begun
- * with.  The regions' is not there yet after this.
- */
-static bool pool_take(bufpool_t *pool)
-{
-	size_t needs = pool->meta_len;
-
-	for (unsigned i = 0; i < pool->regions; i++) {
-		struct region *r = &pool->region[i];
-
-		if ((pool->flags & BUFPOOL_HUGEPAGES) != 0 &&
-		    !bp_region_take_huge(r))
-			return false;
-		needs += region_needs(r);
-	}
-	return bp_has_room(needs) && bp_populate(pool, pool->meta_len);
-}
-
-/* Give a depot its queues, of those that follow the last one's. */
-static void harden(bufpool_t *pool, struct depot *depot)
-{
-	bp_depot_harden(depot, pool->queue, pool->queue_slot);
-	pool->queue += DEPOT_QUEUES;
-	pool->queue_slot += depot_slots(depot->total);
-}
-
-/* Fill the region of class k at a place, and describe its buffers from bufs[at]
-   on; 0 or the errno that create fails with. */
-static int class_init(bufpool_t *pool, const struct places *places,
-                      unsigned place, unsigned k, size_t at)
-{
-	uint32_t total = share(pool->total[k], pool->places, place);
-	struct depot *depot = pool_depot(pool, place, k);
-	struct region *r = &pool->region[depot->region];
-	struct bp_buf *bufs = pool->descriptor + at;
-	int error;
-
-	bp_depot_init(depot, bufs, pool->link + at, total, pool->shards);
-	if (pool->hardened)
-		harden(pool, depot);
-	if (total == 0)
-		return 0;
-	r->bufs = bufs;
-	r->count = total;
-	error = bp_region_fill(r, places, place, pool->flags);
-	if (error != 0)
-		return error;
-	for (uint32_t i = 0; i < total; i++) {
-		struct bp_buf *d = &bufs[i];
-
-		d->pool = pool;
-		buf_init(d, k, place, (char *) r->pub.base + i * class_size[k],
-		         pool->wipe);
-		d->state = BP_HOME;
-	}
-	bp_atlas_enter(pool, r);
-	bp_erase_choose(k, r->pub.base);
-	return 0;
-}
-
-/* The program's hooks may touch what is registered: it is marked after that. */
-static void mark_idle(bufpool_t *pool)
-{
-	for (unsigned i = 0; i < pool->regions; i++)
-		TRACK_IDLE(pool->region[i].pub.base, pool->region[i].pub.len);
-}
-
-static int attach_all(bufpool_t *pool)
-{
-	if (pool->attach == NULL)
-		return 0;
-	for (unsigned i = 0; i < pool->regions; i++) {
-		struct region *r = &pool->region[i];
-		bufpool_region_t shown = bp_region_describe(r);
-
-		errno = 0;
-		r->pub.cookie = pool->attach(pool->attach_arg, &shown);
-		if (r->pub.cookie == BUFPOOL_ATTACH_FAILED) {
-			r->pub.cookie = NULL;
-			return errno != 0 ? errno : EIO;
-		}
-		r->attached = true;
-	}
-	return 0;
-}
+/* ------------------------------------------------------------- what is in it */
 
 static void pool_name(bufpool_t *pool, const char *name)
 {
@@ -346,53 +386,82 @@ static void pool_configure(bufpool_t *pool, const bufpool_config_t *cfg)
 	pool->detach = cfg->region_detach;
 	pool->attach_arg = cfg->region_arg;
 	pool->shards = shard_count(cfg);
+	pool->region_max = cfg->region_max;
 	pool->hardened = is_hardened(cfg);
 	pool->fenced = !bp_fence_init();
 	bp_heap_init(&pool->heap, pool, cfg);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++) {
-		pool->total[k] = (uint32_t) cfg->count[k];
+		pool->most[k] = (uint32_t) cfg->max_count[k];
 		pool->depth[k] = cache_depth(cfg, k, pool->places);
 	}
 }
 
-static int pool_fill(bufpool_t *pool, const struct places *places)
+/*
+ * Have all memory that is needed, or none: what cannot be had in full is not begun
+ * with.  The regions' is not there yet after this.
+ */
+static int pool_take(const struct batch *first, const bufpool_config_t *cfg)
 {
-	size_t at = 0;
-	int error = 0;
+	bufpool_t *pool = first->pool;
+	size_t head = (size_t) ((char *) pool->region - (char *) pool);
+	int error = bp_batch_take(first, tables_needed(cfg, head));
 
-	if (!pool_take(pool))
-		return ENOMEM;
-	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
-		for (unsigned place = 0; place < pool->places; place++) {
-			error = class_init(pool, places, place, k, at);
-			if (error != 0)
-				return error;
-			at += pool_depot(pool, place, k)->total;
+	if (error == 0 && !bp_populate(pool, round_up(head, bp_page_size())))
+		error = ENOMEM;
+	for (unsigned k = 0; k < BUFPOOL_CLASSES && error == 0; k++)
+		for (unsigned i = 0; i < pool->places; i++) {
+			const struct depot *depot = pool_depot(pool, i, k);
+			uint32_t n = share(cfg->count[k], pool->places, i);
+
+			if (n > 0 && !bp_depot_populate(depot, depot->bufs, n))
+				error = ENOMEM;
 		}
-	pool->demand = bp_demand_new(pool->places);
-	if (pool->demand == NULL || !bp_fork_enter(pool))
-		return ENOMEM;
-	error = attach_all(pool);
-	if (error == 0)
-		mark_idle(pool);
 	return error;
 }
 
-static bufpool_t *pool_build(const bufpool_config_t *cfg,
-                             const struct places *places, int *error)
+static int pool_fill(bufpool_t *pool, const bufpool_config_t *cfg)
+{
+	const struct batch first = { pool, 0, pool->laid };
+	int error = pool_take(&first, cfg);
+
+	if (error == 0)
+		error = bp_batch_fill(&first);
+	if (error != 0)
+		return error;
+	pool->demand = bp_demand_new(pool->places);
+	if (pool->demand == NULL)
+		return ENOMEM;
+	error = bp_batch_attach(&first);
+	if (error != 0)
+		return error;
+	bp_batch_show(&first, false);
+	return bp_fork_enter(pool) ? 0 : ENOMEM;
+}
+
+/* The places are the pool's then, as long as it needs them. */
+static bufpool_t *pool_build(const bufpool_config_t *cfg, struct places *places,
+                             int *error)
 {
 	bufpool_t *pool = pool_map(cfg, places);
 
 	*error = ENOMEM;
-	if (pool == NULL)
+	if (pool == NULL) {
+		bp_places_drop(places);
 		return NULL;
+	}
+	*pool->ground = *places;
 	pool_configure(pool, cfg);
 	bp_places_tables(places, pool->near, pool->place_of_cpu);
-	*error = pool_fill(pool, places);
+	*error = grows(cfg) ? bp_places_keep(pool->ground) : 0;
 	if (*error == 0)
-		return pool;
-	bp_pool_free(pool);
-	return NULL;
+		*error = pool_fill(pool, cfg);
+	if (*error != 0) {
+		bp_pool_free(pool);
+		return NULL;
+	}
+	if (!grows(cfg))
+		bp_places_drop(pool->ground);
+	return pool;
 }
 
 static bufpool_t *create(const bufpool_config_t *config,
@@ -406,14 +475,13 @@ static bufpool_t *create(const bufpool_config_t *config,
 
 	if (config != NULL && !config_read(&cfg, config))
 		error = EINVAL;
+	config_complete(&cfg);
 	if (error == 0)
 		error = config_check(&cfg);
 	if (error == 0)
 		error = bp_places_find(&places, &cfg, topology, nodeset);
-	if (error == 0) {
+	if (error == 0)
 		pool = pool_build(&cfg, &places, &error);
-		bp_places_drop(&places);
-	}
 	cancel_again(cancel);
 	errno = pool != NULL ? saved : error;
 	return pool;

@@ -36,18 +36,15 @@ void bp_depot_clear(struct depot *depot)
 }
 
 void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
-                   uint32_t total, unsigned shards)
+                   uint32_t most, unsigned shards)
 {
 	depot->bufs = bufs;
 	depot->next = next;
-	depot->total = total;
+	depot->most = most;
+	depot->total = 0;
 	depot->shards = shards;
 	depot->queue = NULL;
 	bp_depot_clear(depot);
-	for (uint32_t i = 0; i < total; i++)
-		next[i] = i + 1 < total ? i + 1 : STACK_NIL;
-	if (total > 0)
-		depot->shard[0].head = 0;
 }
 
 void bp_depot_harden(struct depot *depot, struct queue *queue,
@@ -55,12 +52,48 @@ void bp_depot_harden(struct depot *depot, struct queue *queue,
 {
 	depot->queue = queue;
 	for (unsigned i = 0; i < DEPOT_QUEUES; i++)
-		bp_queue_init(&queue[i], slot + i * queue_slots(depot->total),
-		              depot->next, depot->total);
-	/* They are linked as the stack has them. */
-	if (depot->total > 0)
-		bp_queue_give(&queue[0], 0, depot->total - 1, depot->total);
-	depot->shard[0].head = STACK_NIL;
+		bp_queue_init(&queue[i], slot + i * queue_slots(depot->most),
+		              depot->next, depot->most);
+}
+
+static bool populate(const void *from, size_t len)
+{
+	uintptr_t begin = (uintptr_t) from & -bp_page_size();
+
+	return bp_populate((void *) begin,
+	                   round_up((uintptr_t) from + len - begin,
+	                            bp_page_size()));
+}
+
+bool bp_depot_populate(const struct depot *depot, const struct bp_buf *bufs,
+                       uint32_t n)
+{
+	return populate(bufs, n * sizeof(*bufs)) &&
+	       populate(&depot->next[number_of(depot, bufs)],
+	                n * sizeof(*depot->next));
+}
+
+/* A chain of those from first to last, linked. */
+static uint64_t give_chain(struct depot *depot, unsigned shard, uint32_t first,
+                           uint32_t last, unsigned n)
+{
+	if (depot->queue != NULL)
+		return bp_queue_give(queue_of(depot, shard), first, last, n);
+	return stack_push(stack_of(depot, shard), first, &depot->next[last]) ? 0
+	                                                                     : n;
+}
+
+void bp_depot_add(struct depot *depot, struct bp_buf *bufs, uint32_t n,
+                  uint32_t idle)
+{
+	uint32_t first = number_of(depot, bufs), last = first + idle - 1;
+
+	ck_pr_store_32(&depot->total, depot->total + n);
+	if (idle == 0)
+		return;
+	for (uint32_t i = first; i < last; i++)
+		ck_pr_store_32(&depot->next[i], i + 1);
+	give_chain(depot, 0, first, last, idle); /* it is open */
 }
 
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
@@ -127,10 +160,7 @@ uint64_t bp_depot_give(struct depot *depot, unsigned shard,
 	for (unsigned i = 0; i + 1 < n; i++)
 		ck_pr_store_32(&depot->next[number_of(depot, bufs[i])],
 		               number_of(depot, bufs[i + 1]));
-	if (depot->queue != NULL)
-		return bp_queue_give(queue_of(depot, shard), first, last, n);
-	return stack_push(stack_of(depot, shard), first, &depot->next[last]) ? 0
-	                                                                     : n;
+	return give_chain(depot, shard, first, last, n);
 }
 
 static uint64_t close_queues(struct depot *depot)

@@ -33,10 +33,10 @@ struct depot {
 	                     buffer's number */
 	uint32_t *next;   /* the links, apart: so that a batch passes through
 	                     without touching a descriptor */
-	uint32_t total;
+	uint32_t most;    /* so many there may be; */
+	uint32_t total;   /* and are */
 	unsigned shards;       /* in use, a power of two; a further one, behind
 	                    these, is the cold one */
-	unsigned region;       /* the number of the one with the payloads */
 	struct queue *queue;   /* hardened: two instead of the stacks, the second
 	                       one for what is cold; else NULL */
 	struct depot_shard {
@@ -46,9 +46,18 @@ struct depot {
 	} shard[DEPOT_SHARDS + 1] __attribute__((aligned(CK_MD_CACHELINE)));
 };
 
-/* Start with all of bufs[0..total), next[0..total) in. */
+/* Start with none, and room for most of them. */
 void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
-                   uint32_t total, unsigned shards);
+                   uint32_t most, unsigned shards);
+
+/* Have the tables of n more there, from bufs on; false if memory is short. */
+bool bp_depot_populate(const struct depot *depot, const struct bp_buf *bufs,
+                       uint32_t n);
+
+/* It has n more, from bufs on, of which the first `idle` are in now.  Nobody else
+   adds any. */
+void bp_depot_add(struct depot *depot, struct bp_buf *bufs, uint32_t n,
+                  uint32_t idle);
 
 /* What a queue of a depot for so many buffers needs besides. */
 #define DEPOT_QUEUES 2
@@ -58,7 +67,7 @@ static inline size_t depot_slots(size_t total)
 	return DEPOT_QUEUES * queue_slots(total);
 }
 
-/* Of one that was just started: make it first in, first out, by these. */
+/* Of one that was just started, with nothing in: make it first in, first out, by these. */
 void bp_depot_harden(struct depot *depot, struct queue *queue,
                      ck_ring_buffer_t *slot);
 

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "grow.h"
 #include "misuse.h"
 #include "registry.h"
 #include "take.h"
@@ -59,7 +60,7 @@ bufpool_event_t *bufpool_event_open(bufpool_t *pool, size_t size)
 	bufpool_event_t *event;
 
 	registry_check();
-	if (error == 0 && (k == BUFPOOL_CLASSES || pool->total[k] == 0))
+	if (error == 0 && (k == BUFPOOL_CLASSES || pool->most[k] == 0))
 		error = ENOBUFS;
 	if (error != 0) {
 		errno = error;
@@ -107,7 +108,8 @@ int bufpool_event_arm(bufpool_event_t *event)
 	q = s->pool->demand;
 	make_unreadable(s);
 	bp_seat_announce(q, s->klass, s, bp_seat_ticket(q, s->klass));
-	idle = !is_stopped(s->pool) && bp_sees_idle(s->pool, s->klass);
+	idle = !is_stopped(s->pool) && (bp_sees_idle(s->pool, s->klass) ||
+	                                bp_may_grow(s->pool, s->klass));
 	if (is_stopped(s->pool))
 		error = ECANCELED;
 	else if (!idle && bp_is_unheard(s->pool, s->klass))

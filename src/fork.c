@@ -25,7 +25,9 @@
 #include "fork.h"
 
 #include <pthread.h>
+#include <string.h>
 
+#include "atlas.h"
 #include "estate.h"
 #include "life.h"
 #include "region.h"
@@ -43,45 +45,74 @@ struct census {
 	uint64_t out[BUFPOOL_CLASSES]; /* with the heap's stand-ins */
 };
 
-static uint64_t remake_depot(bufpool_t *pool, struct depot *depot)
+/* One that another thread was about to grow the pool by may be there in part.  Then
+   nobody who is here has seen it, nor any that follows. */
+static bool is_there(const bufpool_t *pool, const struct region *r)
 {
-	struct region *r = &pool->region[depot->region];
-	bool there = depot->total > 0;
-	uint64_t out = 0;
+	for (uint32_t i = 0; i < r->count; i++)
+		if (r->bufs[i].pool != pool ||
+		    r->bufs[i].base != r->bufs[0].base +
+		                               i * class_size[r->pub.size_class])
+			return false;
+	return r->count > 0;
+}
 
-	/* To a device, the region is the parent's. */
-	if (there) {
-		r->attached = false;
-		r->pub.cookie = NULL;
-	}
-	if (there && (pool->flags & BUFPOOL_DONTFORK) != 0)
-		there = bp_region_renew(r, pool->flags);
-	bp_depot_clear(depot);
-	for (uint32_t i = depot->total; i-- > 0;) {
-		struct bp_buf *d = &depot->bufs[i];
+static void remake_region(bufpool_t *pool, struct region *r, struct census *all)
+{
+	unsigned k = (unsigned) r->pub.size_class;
+	struct depot *depot = pool_depot(pool, r->place, k);
+	bool there = (pool->flags & BUFPOOL_DONTFORK) == 0 ||
+	             bp_region_renew(r, pool->flags);
+
+	/* To a device, it is the parent's. */
+	r->attached = false;
+	r->pub.cookie = NULL;
+	bp_atlas_enter(pool, r);
+	depot->total += r->count;
+	pool->total[k] += r->count;
+	for (uint32_t i = r->count; i-- > 0;) {
+		struct bp_buf *d = &r->bufs[i];
 
 		if (is_out(d)) {
-			out++;
+			all->out[k]++;
 			continue;
 		}
 		d->state = BP_UNSURE;
 		if (there && !pool->closing)
 			bp_depot_give(depot, 0, &d, 1);
 	}
-	if (pool->closing)
-		bp_depot_close(depot);
-	return out;
+}
+
+static void remake_regions(bufpool_t *pool, struct census *all)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < pool->account.depots; i++) {
+		bp_depot_clear(&pool->depot[i]);
+		pool->depot[i].total = 0;
+	}
+	memset(pool->total, 0, sizeof(pool->total));
+	pool->charted = 0;
+	while (n < pool->regions && is_there(pool, &pool->region[n]))
+		remake_region(pool, &pool->region[n++], all);
+	pool->regions = pool->laid = n;
+	for (unsigned i = 0; i < pool->account.depots; i++) {
+		pool->plot[i].laid = pool->depot[i].total;
+		if (pool->closing)
+			bp_depot_close(&pool->depot[i]);
+	}
 }
 
 static void remake_class(bufpool_t *pool, unsigned k, struct census *all)
 {
-	uint64_t out = 0;
+	uint64_t out = all->out[k];
 
-	for (unsigned place = 0; place < pool->places; place++)
-		out += remake_depot(pool, pool_depot(pool, place, k));
 	pool->counts[k] = (struct shared_counts){ .returns = -out };
 	pool->unmet[k] = (struct unmet){ 0 };
-	all->out[k] = out;
+	pool->refused[k] = 0;
+	/* No region of it is known to the device from here. */
+	if (pool->attach != NULL)
+		pool->most[k] = pool->total[k];
 	all->bufs += out;
 	all->bytes += out * class_size[k];
 }
@@ -100,8 +131,10 @@ static void remake(bufpool_t *pool)
 	struct census all = { 0 };
 	struct cache *c = bp_thread_cache(pool);
 
+	remake_regions(pool, &all);
 	for (unsigned k = 0; k < BUFPOOL_CLASSES; k++)
 		remake_class(pool, k, &all);
+	pool->growing = 0;
 	remake_heap(&pool->heap, &all);
 	bp_account_reset(&pool->account, all.out, all.bufs, all.bytes);
 	pool->sums = (struct sums){ 0 };

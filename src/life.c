@@ -14,7 +14,7 @@ static void detach_all(bufpool_t *pool)
 {
 	int cancel = cancel_never();
 
-	for (unsigned i = 0; i < pool->regions; i++) {
+	for (unsigned i = 0; i < pool->laid; i++) {
 		struct region *r = &pool->region[i];
 		bufpool_region_t shown;
 
@@ -39,17 +39,31 @@ static void free_readable(bufpool_t *pool)
 	bp_release(pool, bp_page_size(), pool->meta_len);
 }
 
+/* What no region has used; the guard before it went with what lies there. */
+static void release_plots(bufpool_t *pool)
+{
+	for (unsigned i = 0; i < pool->places * BUFPOOL_CLASSES; i++) {
+		const struct plot *plot = &pool->plot[i];
+
+		if (plot->next < plot->end)
+			bp_unmap((char *) plot->next + bp_page_size(),
+			         plot->end - plot->next);
+	}
+}
+
 void bp_pool_free(bufpool_t *pool)
 {
 	bp_registry_leave(pool);
-	for (unsigned i = 0; i < pool->regions; i++)
+	for (unsigned i = 0; i < pool->laid; i++)
 		if (pool->region[i].filled) /* or it may be larger than memory */
 			TRACK_OUT(pool->region[i].pub.base,
 			          pool->region[i].pub.len);
 	detach_all(pool);
 	bp_heap_release(&pool->heap);
-	for (unsigned i = 0; i < pool->regions; i++)
+	for (unsigned i = 0; i < pool->laid; i++)
 		bp_region_destroy(&pool->region[i]);
+	release_plots(pool);
+	bp_places_drop(pool->ground);
 	if (bp_registry_forget(pool))
 		free_readable(pool);
 }

@@ -65,6 +65,12 @@ void bp_release(void *base, size_t before, size_t len)
 	munmap((char *) base - before, before + len + bp_page_size());
 }
 
+void bp_vacate(void *base, size_t len)
+{
+	mmap(base, len, PROT_NONE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 bool bp_make_usable(void *base, size_t len)
 {
 	return mprotect(base, len, PROT_READ | PROT_WRITE) == 0;

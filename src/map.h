@@ -56,6 +56,9 @@ uintptr_t bp_past_guard(uintptr_t end, size_t alignment);
    that belongs to no other. */
 void bp_release(void *base, size_t before, size_t len);
 
+/* Have pages of it be address space alone again. */
+void bp_vacate(void *base, size_t len);
+
 /* Have pages of it readable and writable; not there yet, unless the program locks
    all that it maps. */
 bool bp_make_usable(void *base, size_t len);

@@ -162,6 +162,19 @@ void bp_places_drop(struct places *places)
 	places->n = 0;
 }
 
+int bp_places_keep(struct places *places)
+{
+	hwloc_topology_t copy;
+
+	if (places->topology == NULL || places->loaded)
+		return 0;
+	if (hwloc_topology_dup(&copy, places->topology) != 0)
+		return ENOMEM;
+	places->topology = copy;
+	places->loaded = true;
+	return 0;
+}
+
 /* Leave it to the system. */
 static void anywhere(struct places *places)
 {

@@ -40,6 +40,9 @@ int bp_places_find(struct places *places, const bufpool_config_t *cfg,
                    hwloc_topology_t topology, hwloc_const_nodeset_t within);
 void bp_places_drop(struct places *places);
 
+/* Have them outlive the application's topology: 0, or an errno. */
+int bp_places_keep(struct places *places);
+
 /*
  * The two tables: row i of near, n entries, has the places in the order of
  * their distance from place i, itself first; place_of_cpu goes by the OS index
@@ -48,6 +51,12 @@ void bp_places_drop(struct places *places);
 unsigned bp_places_cpus(const struct places *places);
 void bp_places_tables(const struct places *places, uint8_t *near,
                       uint8_t *place_of_cpu);
+
+/* What of a class lies at a place: its share, the first ones one more. */
+static inline uint32_t share(size_t count, unsigned places, unsigned place)
+{
+	return (uint32_t) (count / places + (place < count % places));
+}
 
 /* Have pages that come to be here come from the place, if it has any. */
 int bp_place_prefer(const struct places *places, unsigned place, void *base,

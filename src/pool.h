@@ -23,6 +23,7 @@
  *     registry           all pools
  *     cache              what one thread caches of one pool: spill, gather
  *     life               how a pool ends
+ *     grow               how it comes to its regions
  *     estate             what a thread has, and its end
  *     thread             which caches that are
  *     give take          a buffer back, and out of all that
@@ -41,8 +42,16 @@
 #include "heap.h"
 #include "name.h"
 
+struct places;
 struct region;
 struct slot;
+
+/* What a class has of the pool's address space at a place, behind its first
+   regions. */
+struct plot {
+	uintptr_t next, end; /* what is free for more */
+	uint32_t laid;       /* of its descriptors: a region has them */
+};
 
 /* Statistics of threads without a cache, by atomic adds; and of those that are
    gone. */
@@ -77,7 +86,8 @@ struct bufpool_pool {
 	unsigned shards;                 /* of each depot */
 	bool fenced;                     /* no membarrier: see fence.h */
 	bool hardened;                   /* BUFPOOL_HARDENED */
-	uint32_t total[BUFPOOL_CLASSES]; /* buffers */
+	uint32_t total[BUFPOOL_CLASSES]; /* buffers; it may grow, */
+	uint32_t most[BUFPOOL_CLASSES];  /* up to this */
 	unsigned depth[BUFPOOL_CLASSES]; /* of a thread's magazine */
 	unsigned flags;
 	unsigned stopped; /* no more checkouts; written once, */
@@ -90,7 +100,11 @@ struct bufpool_pool {
 	uint32_t *link;            /* the depots' */
 	struct queue *queue;       /* the depots' too, if it is hardened, and */
 	ck_ring_buffer_t *queue_slot; /* these': those not given to one yet */
-	unsigned regions;
+	struct plot *plot;         /* one for each depot */
+	struct places *ground;     /* where regions come from */
+	size_t region_max;
+	unsigned regions_most, laid; /* how many there may be; are begun with; */
+	unsigned regions;            /* are the pool's */
 	struct region *region; /* where the payloads lie */
 	struct region **by_address; /* see atlas.h */
 	unsigned charted;            /* regions, there */
@@ -113,6 +127,8 @@ struct bufpool_pool {
 	uint64_t left __attribute__((aligned(CK_MD_CACHELINE)));
 	struct shared_counts counts[BUFPOOL_CLASSES];
 	struct unmet unmet[BUFPOOL_CLASSES];
+	uint64_t refused[BUFPOOL_CLASSES]; /* see grow.c; 0: not */
+	unsigned growing;                  /* by somebody */
 	struct sums sums;
 	struct heap heap;
 
@@ -123,6 +139,11 @@ static inline struct depot *pool_depot(bufpool_t *pool, unsigned place,
                                        unsigned k)
 {
 	return &pool->depot[place * BUFPOOL_CLASSES + k];
+}
+
+static inline struct plot *pool_plot(bufpool_t *pool, unsigned place, unsigned k)
+{
+	return &pool->plot[place * BUFPOOL_CLASSES + k];
 }
 
 /* The place that a CPU is at; CPUs that came later count as at the first. */

@@ -116,22 +116,28 @@ uintptr_t bp_region_lay(struct region *r, uintptr_t end, size_t n, size_t size,
 	return begin + r->mapped;
 }
 
+bool bp_region_elsewhere(struct region *r, unsigned flags)
+{
+	size_t size = r->pub.len / r->count;
+
+	r->pub.base = bp_reserve(r->mapped, region_alignment(size, flags));
+	r->before = bp_page_size();
+	if (r->pub.base == NULL)
+		r->mapped = 0;
+	return r->pub.base != NULL;
+}
+
 /* After what was mapped at its place has gone; false if there is no address space. */
 static bool reserve_anew(struct region *r)
 {
 	char *base = r->pub.base;
-	size_t guard = bp_page_size();
 
 	if (bp_claim(base, r->mapped, false))
 		return true;
 	/* What another thread has mapped there stays; not what was around it. */
 	bp_unmap(base - r->before, r->before);
-	bp_unmap(base + r->mapped, guard);
-	r->pub.base = bp_reserve(r->mapped, HUGE_PAGE);
-	r->before = guard;
-	if (r->pub.base == NULL)
-		r->mapped = 0;
-	return r->pub.base != NULL;
+	bp_unmap(base + r->mapped, bp_page_size());
+	return bp_region_elsewhere(r, BUFPOOL_HUGEPAGES);
 }
 
 bool bp_region_take_huge(struct region *r)
@@ -188,6 +194,13 @@ void bp_region_destroy(struct region *r)
 	if (r->filled)
 		track_unroot(r->pub.base, r->mapped);
 	bp_release(r->pub.base, r->before, r->mapped);
+}
+
+void bp_region_vacate(struct region *r)
+{
+	if (r->filled)
+		track_unroot(r->pub.base, r->mapped);
+	bp_vacate(r->pub.base, r->mapped);
 }
 
 bool bp_region_renew(struct region *r, unsigned flags)

@@ -17,6 +17,7 @@ struct region {
 	bufpool_region_t pub;
 	struct bp_buf *bufs; /* the descriptors of what lies in it, in order, */
 	uint32_t count;      /* so many */
+	unsigned place;
 	size_t mapped;    /* bytes, with what rounds len up to pages */
 	size_t before;    /* bytes of address space before base that are its own,
 	                     as is the guard behind it */
@@ -66,6 +67,13 @@ static inline size_t region_needs(const struct region *r)
 int bp_region_fill(struct region *r, const struct places *places,
                    unsigned place, unsigned flags);
 void bp_region_destroy(struct region *r);
+
+/* The same, but its address space is still the pool's. */
+void bp_region_vacate(struct region *r);
+
+/* Of one that was laid out only: in address space of its own.  False if there is
+   none. */
+bool bp_region_elsewhere(struct region *r, unsigned flags);
 
 /*
  * In a child whose parent kept the memory from it (BUFPOOL_DONTFORK): map new

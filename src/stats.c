@@ -54,7 +54,7 @@ static void finish_class(const bufpool_t *pool, unsigned k,
 	const struct unmet *unmet = &pool->unmet[k];
 
 	add_counts(&pool->counts[k], out);
-	out->total = pool->total[k];
+	out->total = ck_pr_load_32(&pool->total[k]);
 	out->heap_fallbacks = ck_pr_load_64(&pool->heap.served[k]);
 	out->checked_out = at_least_zero(out->checked_out);
 	clamp(&out->checked_out, out->total);

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include "grow.h"
 #include "region.h"
 #include "registry.h"
 
@@ -200,7 +201,9 @@ static struct bp_buf *find_idle(struct search *s)
 /* How many to fetch at once: half a magazine, but few of a small class. */
 static unsigned refill_batch(const bufpool_t *pool, unsigned k)
 {
-	return (unsigned) min_size(pool->depth[k] / 2, pool->total[k] / 8) + 1;
+	return (unsigned) min_size(pool->depth[k] / 2,
+	                           ck_pr_load_32(&pool->total[k]) / 8) +
+	       1;
 }
 
 /* n have come from the depot, the warmest first: that is for the caller, the
@@ -282,6 +285,28 @@ _Noreturn void bp_misuse_written(const char *call, const struct bp_buf *d)
 	bp_misuse_of(call, d, reason);
 }
 
+/* One that is idle, or of those that the class grows by. */
+static struct bp_buf *find_or_grow(struct search *s)
+{
+	bufpool_t *pool = s->pool;
+	struct bp_buf *d;
+	uint32_t total;
+
+	do {
+		total = ck_pr_load_32(&pool->total[s->k]);
+		d = find_idle(s);
+		if (d != NULL || !bp_may_grow(pool, s->k))
+			return d;
+		d = bp_grow_exhausted(pool, s->here, s->k, total);
+		if (d != NULL) {
+			taken(pool, s->here, s->k, s->shard, 1);
+			return d;
+		}
+		/* By another, then. */
+	} while (ck_pr_load_32(&pool->total[s->k]) != total);
+	return NULL;
+}
+
 /* Not from the thread's cache. */
 static struct bp_buf *take_shared(struct search *s)
 {
@@ -290,7 +315,7 @@ static struct bp_buf *take_shared(struct search *s)
 	if (CK_CC_UNLIKELY(d == NULL)) {
 		int saved = errno;
 
-		d = find_idle(s);
+		d = find_or_grow(s);
 		errno = saved;
 		if (d == NULL)
 			return NULL;
@@ -317,7 +342,7 @@ static inline struct search search_for(bufpool_t *pool, unsigned k)
    they know this thread's, that need not be looked at. */
 static inline bool is_served(const bufpool_t *pool, unsigned k)
 {
-	return pool->total[k] > 0 &&
+	return pool->most[k] > 0 &&
 	       (CK_CC_LIKELY(OWNER_SEE(&bp_thread_fast->pool) == pool) ||
 	        !is_stopped(pool));
 }

@@ -27,7 +27,7 @@ static uintptr_t address(unsigned i)
 static void make_world(void)
 {
 	memset(&world, 0, sizeof(world));
-	world.pool.places = 2; /* tables for as many regions as there are here */
+	world.pool.regions_most = REGIONS;
 	world.pool.by_address = &world.tables[0][0];
 	for (unsigned i = 0; i < REGIONS; i++) {
 		world.region[i].pub.size_class = K;

@@ -19,13 +19,15 @@ static ck_ring_buffer_t slot[DEPOT_QUEUES * 2 * 64];
 static void setup(uint32_t total, unsigned shards)
 {
 	bp_depot_init(&depot, bufs, next, total, shards);
+	bp_depot_add(&depot, bufs, total, total);
 }
 
 static void setup_hardened(uint32_t total)
 {
-	setup(total, 1);
+	bp_depot_init(&depot, bufs, next, total, 1);
 	must(depot_slots(total) <= ARRAY_SIZE(slot));
 	bp_depot_harden(&depot, queue, slot);
+	bp_depot_add(&depot, bufs, total, total);
 }
 
 START_TEST(takes_what_is_there)
