@@ -196,6 +196,7 @@ static bool lay_out(struct batch *b, unsigned place, unsigned k, size_t n)
 	end = bp_lay_out(pool, place, k, n, plot->next, pool->flags,
 	                 pool->region_max);
 	b->to = pool->laid;
+	plot->taken = n > 0 && end <= plot->end ? end : 0;
 	/* Many small ones, with guards between them, do not fit. */
 	for (unsigned i = first; end > plot->end && i < b->to; i++)
 		ok &= bp_region_elsewhere(&pool->region[i], pool->flags);
@@ -238,7 +239,24 @@ static int bring(struct batch *b)
 	return error;
 }
 
-/* What is in a plot is not free for more. */
+/* What has moved out of a plot has left a hole, where others may map: no more is laid
+   out there, and what is in it goes by itself. */
+static void leave_plots(const struct batch *b)
+{
+	for (unsigned i = b->from; i < b->to; i++) {
+		const struct region *r = &b->pool->region[i];
+		struct plot *plot = pool_plot(b->pool, r->place,
+		                              (unsigned) r->pub.size_class);
+
+		if (plot->taken == 0 || is_in(r, plot))
+			continue;
+		if (plot->taken < plot->end)
+			bp_unmap((char *) plot->taken + bp_page_size(),
+			         plot->end - plot->taken);
+		plot->next = plot->end = plot->taken = 0;
+	}
+}
+
 static void use_plots(const struct batch *b)
 {
 	for (unsigned i = b->from; i < b->to; i++) {
@@ -246,8 +264,8 @@ static void use_plots(const struct batch *b)
 		struct plot *plot = pool_plot(b->pool, r->place,
 		                              (unsigned) r->pub.size_class);
 
-		if (is_in(r, plot))
-			plot->next = (uintptr_t) r->pub.base + r->mapped;
+		if (plot->taken != 0)
+			plot->next = plot->taken;
 	}
 }
 
@@ -274,6 +292,7 @@ static int grow(bufpool_t *pool, int place, unsigned k, size_t n,
 	b.to = pool->laid;
 	if (error == 0)
 		error = bring(&b);
+	leave_plots(&b);
 	if (error != 0) {
 		undo(&b);
 		return error;

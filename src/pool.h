@@ -49,7 +49,8 @@ struct slot;
 /* What a class has of the pool's address space at a place, behind its first
    regions. */
 struct plot {
-	uintptr_t next, end; /* what is free for more */
+	uintptr_t next, end; /* what is free for more; */
+	uintptr_t taken;     /* up to here by a growth that goes on, or 0 */
 	uint32_t laid;       /* of its descriptors: a region has them */
 };
 

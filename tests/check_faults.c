@@ -96,7 +96,7 @@ void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off)
 		intruder = take_place(at, n, flags);
 	if (no)
 		errno = EAGAIN; /* ENOMEM is what is passed on, all the same */
-	if (p != MAP_FAILED)
+	if (p != MAP_FAILED && !(flags & MAP_FIXED)) /* over what was counted */
 		mapped += n;
 	return p;
 }
@@ -735,6 +735,62 @@ START_TEST(create_cannot_populate)
 }
 END_TEST
 
+/* A growth of which one call of the system fails leaves everything as it was, or does
+   without; the loop index says whether it is asked for, then which flags. */
+static bool grow_with_failure(bufpool_t *pool, long n, bool asked)
+{
+	bufpool_buf_t *buf = NULL;
+	bool done, reached;
+	size_t before = mapped;
+
+	errno = 0;
+	allocations = n;
+	if (asked)
+		done = bufpool_grow(pool, BUFPOOL_CLASS_4K, 6) == 0;
+	else
+		done = (buf = bufpool_try_checkout(pool, 1)) != NULL;
+	reached = allocations < 0;
+	allocations = -1;
+	bufpool_return(buf);
+	if (!done) {
+		must(errno == (asked ? ENOMEM : ENOBUFS) || errno == EPERM);
+		must(stats_of(pool).per_class[0].total == 2);
+		must(bufpool_regions(pool, NULL, 0) == 1);
+		must(mapped == before);
+	}
+	return reached;
+}
+
+START_TEST(growth_at_each_failure)
+{
+	const unsigned flags[] = {0, BUFPOOL_HUGEPAGES, BUFPOOL_LOCKED,
+	                          BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK};
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 2);
+	size_t mapped_before = mapped;
+	bufpool_buf_t *bufs[9];
+	bufpool_t *pool;
+	bool reached;
+	long n = 0;
+
+	config.max_count[BUFPOOL_CLASS_4K] = 8;
+	config.region_max = 3 * PAGE;
+	config.exhausted = BUFPOOL_FAIL;
+	config.flags = flags[_i / 2];
+	do {
+		pool = make_pool(config);
+		must(drain(pool, BUFPOOL_CLASS_4K, bufs, 2) == 2);
+		reached = grow_with_failure(pool, n++, _i % 2);
+		bufpool_return(bufs[1]); /* it may be tried again */
+		must(drain(pool, BUFPOOL_CLASS_4K, bufs + 1, 8) == 7);
+		bufpool_return_bulk(bufs, 8);
+		destroy_whole(pool);
+	} while (reached);
+	ck_assert_int_gt(n, 4);
+	bufpool_thread_flush(NULL);
+	ck_assert_uint_le(mapped, mapped_before + (size_t) 64 * PAGE);
+}
+END_TEST
+
 /* A thread's first operations, with the n'th allocation failing. */
 static void *first_steps(void *arg)
 {
@@ -1367,6 +1423,7 @@ int main(void)
 	tcase_add_test(tc, no_huge_pages_beside_others);
 	tcase_add_loop_test(tc, child_without_a_region, 0, 2);
 	tcase_add_test(tc, create_cannot_populate);
+	tcase_add_loop_test(tc, growth_at_each_failure, 0, 8);
 	tcase_add_test(tc, no_memory_for_a_cache);
 	tcase_add_loop_test(tc, heap_at_each_allocation, 0, 2);
 	tcase_add_test(tc, heap_by_turns);

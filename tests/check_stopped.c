@@ -296,6 +296,47 @@ START_TEST(progress_beside_return)
 }
 END_TEST
 
+/* A thread that is stopped in a growth holds up nobody. */
+static void walk_growth(void)
+{
+	must(bufpool_grow(scene.pool, BUFPOOL_CLASS_4K, 2) == 0);
+}
+
+static void take_what_is_there(void)
+{
+	bufpool_buf_t *bufs[TOTAL];
+
+	must(drain(scene.pool, BUFPOOL_CLASS_4K, bufs, TOTAL) == TOTAL);
+	bufpool_return_bulk(bufs, TOTAL);
+}
+
+START_TEST(progress_beside_growth)
+{
+	const long apart = is_small() ? 997 : is_scale("full") ? 29 : 211;
+	long at = 0;
+
+	scene.walk = walk_growth;
+	scene.work = take_what_is_there;
+	scene.warm = 1;
+	for (;; at += apart) {
+		bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, TOTAL);
+
+		config.max_count[BUFPOOL_CLASS_4K] = TOTAL + 2;
+		config.cache[BUFPOOL_CLASS_4K] = DEPTH;
+		config.wipe = is_hardened() ? BUFPOOL_WIPE_ALL
+		                            : BUFPOOL_WIPE_NONE;
+		scene.pool = make_pool(config);
+		play(at, 0);
+		must(stats_of(scene.pool).per_class[BUFPOOL_CLASS_4K].total ==
+		     TOTAL + 2);
+		destroy_whole(scene.pool);
+		if (scene.steps <= at)
+			break;
+	}
+	ck_assert_int_gt(at, 1000); /* it is a growth */
+}
+END_TEST
+
 /* The walker's berth is a new one, or one that had an owner, whose counts are still
    to be added to the pool's. */
 START_TEST(comers_beside_comers)
@@ -482,6 +523,7 @@ int main(void)
 
 	tcase_add_test(tc, progress);
 	tcase_add_test(tc, progress_beside_return);
+	tcase_add_test(tc, progress_beside_growth);
 	tcase_add_test(tc, destroy_beside_put);
 	tcase_add_test(tc, destroy_beside_first_return);
 	if (is_hardened()) /* the others are about caches */
