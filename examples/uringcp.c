@@ -16,7 +16,9 @@
  * pool is built in start().
  *
  * --depth pieces of the file are on their way at once, each in a buffer of its
- * own: read it, write it, return the buffer, begin with the next piece.
+ * own: read it, write it, return the buffer, begin with the next piece.  With --grow
+ * they are few at first, and more as long as that makes it faster; so the pool has few
+ * buffers at first, and grows.  Each growth is a region, registered like the first.
  */
 #include "common.h"
 
@@ -30,6 +32,8 @@
 #include <unistd.h>
 
 #define MAX_SLOT ((size_t) 1 << 30) /* bytes; a limit of io_uring's */
+#define SLOTS 64                    /* regions: 4 GiB, or growth from 4 by half */
+#define FEW 4                       /* pieces to begin with, where they may grow */
 
 struct piece {
 	bufpool_buf_t *buf; /* its len is that of the piece */
@@ -42,7 +46,7 @@ static struct {
 	const char *source, *target;
 	size_t buffer;
 	unsigned depth;
-	bool plain;
+	bool plain, grow, stats;
 } opt = { .buffer = 256 << 10, .depth = 16 };
 
 static bufpool_t *pool;
@@ -50,11 +54,11 @@ static struct io_uring ring;
 static int source, target;       /* descriptors */
 static uint64_t next;            /* where the next piece begins */
 static uint64_t end = INT64_MAX; /* of the source, once a read has met it */
+static unsigned used;            /* pieces that were begun at some time */
 
 /* ------------------------------------------------------- registered memory */
 
-/* It comes before the pool, whose regions go into its table: one for each class,
-   and for each node if the pool is spread over nodes; ours is not. */
+/* It comes before the pool, whose regions go into its table. */
 static void open_ring(void)
 {
 	int rc = io_uring_queue_init(opt.depth, &ring, 0);
@@ -63,7 +67,7 @@ static void open_ring(void)
 		die(FAILED, "the system refuses io_uring: %s", strerror(-rc));
 	if (opt.plain)
 		return;
-	rc = io_uring_register_buffers_sparse(&ring, BUFPOOL_CLASSES);
+	rc = io_uring_register_buffers_sparse(&ring, SLOTS);
 	if (rc < 0)
 		die(FAILED, "io_uring registers no memory here: %s",
 		    strerror(-rc));
@@ -79,10 +83,8 @@ static int set_slot(struct io_uring *in, unsigned slot, void *base, size_t len)
 /* No cookie for detach(): the region's index says which slot it is. */
 static void *attach(void *arg, const bufpool_region_t *region)
 {
-	int n = -EFBIG;
+	int n = set_slot(arg, region->index, region->base, region->len);
 
-	if (region->len <= MAX_SLOT)
-		n = set_slot(arg, region->index, region->base, region->len);
 	if (n == 1)
 		return NULL;
 	errno = -n;
@@ -139,6 +141,9 @@ static bool begin(struct piece *p)
 		return false;
 	*p = (struct piece){ .buf = bufpool_checkout(pool, opt.buffer),
 		             .at = next };
+	/* One more than there were: as many as we have will do. */
+	if (!p->buf && opt.grow && used >= FEW)
+		return false;
 	if (!p->buf)
 		die(FAILED, "no buffer: %s", strerror(errno));
 	next += opt.buffer;
@@ -174,19 +179,46 @@ static bool go_on(struct piece *p, int result)
 	return begin(p);
 }
 
+/* How many pieces are to be on their way, after another one has ended: half as many
+   again, if twice as many as now have shown that they are faster than fewer were. */
+static unsigned wanted(unsigned pieces)
+{
+	static unsigned ended;
+	static double since, best;
+	double at, rate;
+
+	if (since == 0)
+		since = now();
+	if (!opt.grow || best < 0 || ++ended < 2 * pieces)
+		return pieces;
+	at = now();
+	rate = ended / (at - since);
+	ended = 0;
+	since = at;
+	if (rate < 1.1 * best) {
+		best = -1; /* that is it */
+		return pieces;
+	}
+	best = rate;
+	pieces += pieces / 2;
+	return pieces < opt.depth ? pieces : opt.depth;
+}
+
 static void copy(void)
 {
+	unsigned busy = 0, want = opt.grow && opt.depth > FEW ? FEW : opt.depth;
 	struct piece *p, *pieces = calloc(opt.depth, sizeof(*pieces));
 	struct io_uring_cqe *cqe;
-	unsigned busy = 0;
 	int rc;
 
 	if (!pieces)
 		die(FAILED, "%s", strerror(errno));
-	while (busy < opt.depth && begin(&pieces[busy]))
-		busy++;
-	while (busy) {
-		rc = io_uring_submit_and_wait(&ring, 1);
+	do {
+		while (used < want && begin(&pieces[used])) {
+			used++;
+			busy++;
+		}
+		rc = busy ? io_uring_submit_and_wait(&ring, 1) : 0;
 		if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
 			give_up("copying", opt.source, -rc);
 		while (io_uring_peek_cqe(&ring, &cqe) == 0) {
@@ -195,8 +227,9 @@ static void copy(void)
 			io_uring_cqe_seen(&ring, cqe);
 			if (!go_on(p, rc))
 				busy--;
+			want = wanted(want);
 		}
-	}
+	} while (busy);
 	free(pieces);
 }
 
@@ -241,7 +274,10 @@ static const char help[] =
 "  --buffer SIZE  bytes in one request, 1 to the largest class of the library,\n"
 "                 suffix K, M, G (default: 256K)\n"
 "  --depth N      requests in flight, 1 to 4096 (default: 16)\n"
+"  --grow         begin with 4, and have more, up to --depth, as long as that\n"
+"                 makes it faster\n"
 "  --plain        the same on memory that is not registered\n"
+"  --stats        statistics on stderr at the end\n"
 "  --help, --version\n"
 "\n"
 "Registered memory counts as locked: without privileges, the pool, --depth\n"
@@ -252,7 +288,9 @@ static const char help[] =
 static const struct param params[] = {
 	{ "buffer", .size = &opt.buffer, .max = BUFPOOL_MAX_CLASS_SIZE },
 	{ "depth", .number = &opt.depth, .max = 4096 },
+	{ "grow", .on = &opt.grow },
 	{ "plain", .on = &opt.plain },
+	{ "stats", .on = &opt.stats },
 	{ 0 },
 };
 
@@ -260,8 +298,6 @@ static const struct param params[] = {
 
 static const char *why_no_pool(int error)
 {
-	if (error == EFBIG)
-		return "io_uring registers at most 1 GiB in one piece";
 	if (error == ENOMEM && !opt.plain)
 		return "no memory, or no more of it may be locked: ulimit -l";
 	return strerror(error);
@@ -277,6 +313,11 @@ static void start(void)
 	 * registered.  WIPE_USED: io_uring writes what it says and no more.
 	 */
 	set_count(&config, opt.buffer, opt.depth);
+	if (opt.grow && opt.depth > FEW) {
+		memcpy(config.max_count, config.count, sizeof(config.count));
+		set_count(&config, opt.buffer, FEW);
+	}
+	config.region_max = MAX_SLOT;
 	config.exhausted = BUFPOOL_FAIL;
 	config.wipe = BUFPOOL_WIPE_USED;
 	config.name = "uringcp";
@@ -311,6 +352,8 @@ int main(int argc, char **argv)
 	if (ftruncate(target, (off_t) end) || close(target))
 		give_up("writing", opt.target, errno);
 	bufpool_stats(pool, &stats);
+	if (opt.stats)
+		bufpool_stats_print(pool, stderr, BUFPOOL_TEXT);
 	bufpool_destroy(pool);
 	io_uring_queue_exit(&ring);
 	if (stats.checked_out)

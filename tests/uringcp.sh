@@ -228,9 +228,19 @@ fi
 
 # More than a slot can hold.
 if [ "$mb" -ge 300 ]; then
-	refused 1 'at most 1 GiB' --depth 1025 --buffer 1M one new
-	copies "$uringcp" '--plain --depth 1025 --buffer 1M' one new
+	copies "$uringcp" '--depth 2048 --buffer 1M' one new
+	copies "$uringcp" '--plain --depth 2048 --buffer 1M' one new
 fi
+
+# Some at first, then more; never more than --depth.
+for depth in 1 5 64; do
+	copies "$uringcp" "--grow --depth $depth --buffer 4096" size.7654321 copy
+	copies "$half" "--grow --depth $depth --buffer 4097" size.7654321 copy
+done
+start "$uringcp" --grow --stats --depth 64 --buffer 4096 size.7654321 copy
+[ $got -eq 0 ] || fail "exit status $got"
+awk '$1 == "total" { all = $2 + $3 + $4 + $5 } END { exit !(all >= 4 && all <= 64) }' \
+	err || fail "grows to what it may not"
 
 refused 2 'needs SOURCE and TARGET'
 refused 2 'needs SOURCE and TARGET' one
@@ -247,6 +257,6 @@ refused 2 'is not a size' --buffer 1025K one two
 refused 2 nonsense --nonsense one two
 start "$uringcp" --help
 [ $got -eq 0 ] || fail "--help fails"
-for option in buffer depth plain help; do
+for option in buffer depth grow plain stats help; do
 	grep -q -e "--$option" out || fail "--help: no --$option"
 done
