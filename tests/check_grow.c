@@ -2,6 +2,8 @@
 /* check_grow.c - classes that grow, up to max_count: when, by what, and what if not */
 #include "memory.h"
 
+#include <sched.h>
+
 
 enum { K = BUFPOOL_CLASS_4K, COUNT = 4, MOST = 10 };
 
@@ -493,6 +495,62 @@ START_TEST(hardened)
 }
 END_TEST
 
+/* --------------------------------------------------------------------- places */
+
+static void stay_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	must(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+}
+
+/* Where the thread is that finds none, and not at the other node, of which nothing is
+   idle, either.  hwloc is told of two nodes. */
+static void grow_at_places(void *arg)
+{
+	bufpool_config_t config = growing(2, MOST);
+	bufpool_stats_t stats;
+	bufpool_buf_t *bufs[MOST];
+	bufpool_t *pool;
+
+	(void) arg;
+	must(setenv("HWLOC_SYNTHETIC", "node:2 pu:1", 1) == 0);
+	must(setenv("HWLOC_THISSYSTEM", "1", 1) == 0);
+	config.numa_node = BUFPOOL_NUMA_LOCAL;
+	set_cache(&config, 0);
+	stay_on(0);
+	pool = make_pool(config);
+	must(bufpool_regions(pool, NULL, 0) == 2);
+	must(drain(pool, K, bufs, 5) == 5);
+	stats = stats_of(pool);
+	/* One of its own, the other's, and then those that it grew by here. */
+	must(stats.per_class[K].remote_hits == 1);
+	bufpool_return_bulk(bufs, 5);
+	must(drain(pool, K, bufs, 4) == 4);
+	must(stats_of(pool).per_class[K].remote_hits == 1);
+	bufpool_return_bulk(bufs, 4);
+	/* Spread over all. */
+	must(bufpool_grow(pool, K, 4) == 0);
+	stay_on(1);
+	must(drain(pool, K, bufs, 3) == 3);
+	must(stats_of(pool).per_class[K].remote_hits == 1);
+	bufpool_return_bulk(bufs, 3);
+	end_grown(pool);
+}
+
+START_TEST(at_the_place_that_lacks)
+{
+	cpu_set_t cpus;
+
+	must(sched_getaffinity(0, sizeof(cpus), &cpus) == 0);
+	if (!CPU_ISSET(0, &cpus) || !CPU_ISSET(1, &cpus))
+		return;
+	in_child(grow_at_places, NULL);
+}
+END_TEST
+
 /* ---------------------------------------------------------------- all at once */
 
 enum { THREADS = 4, HELD = 40, MANY = 120 };
@@ -615,6 +673,7 @@ int main(void)
 	tcase_add_loop_test(tc, forked, 0, 3);
 	tcase_add_test(tc, outlives_its_pool);
 	tcase_add_test(tc, hardened);
+	tcase_add_test(tc, at_the_place_that_lacks);
 	tcase_add_loop_test(tc, beside_others, 0, 3);
 	tcase_add_test(tc, forks_beside_growth);
 	return run_suite(suite);

@@ -291,6 +291,26 @@ static void too_much(void *arg)
 	}
 }
 
+/* A growth asks as well: it fails, and the class stays as it is. */
+static void growth(void *arg)
+{
+	bufpool_config_t config = counts(0, 0, 0, 10);
+	bufpool_t *pool;
+
+	(void) arg;
+	config.max_count[BUFPOOL_CLASS_1M] = 1000;
+	config.exhausted = BUFPOOL_FAIL;
+	pool = make_pool(config);
+	must(bufpool_grow(pool, BUFPOOL_CLASS_1M, 100) == -1);
+	must(errno == ENOMEM);
+	must(bufpool_grow(pool, BUFPOOL_CLASS_1M, 40) == 0);
+	while (bufpool_checkout_1m(pool))
+		; /* till there is no more to be had */
+	must(errno == ENOBUFS);
+	must(stats_of(pool).per_class[BUFPOOL_CLASS_1M].total < 100);
+	bufpool_destroy(pool);
+}
+
 /* However small: at some time no more can be had. */
 static void many_small(void *arg)
 {
@@ -336,6 +356,7 @@ static struct {
 } lives[] = {
 	{ too_much, ours },
 	{ too_much, inner },
+	{ growth, ours },
 	{ many_small, ours },
 	{ beside_files, ours },
 };
