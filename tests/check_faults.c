@@ -14,6 +14,8 @@
 #include <stdarg.h>
 
 #undef PAGE /* the library has its own */
+#include "grow.h"
+#include "region.h"
 #include "stack.h"
 #include "thread.h"
 
@@ -767,12 +769,12 @@ START_TEST(growth_at_each_failure)
 	                          BUFPOOL_DONTDUMP | BUFPOOL_DONTFORK};
 	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 2);
 	size_t mapped_before = mapped;
-	bufpool_buf_t *bufs[9];
+	bufpool_buf_t *bufs[15];
 	bufpool_t *pool;
 	bool reached;
 	long n = 0;
 
-	config.max_count[BUFPOOL_CLASS_4K] = 8;
+	config.max_count[BUFPOOL_CLASS_4K] = 14;
 	config.region_max = 3 * PAGE;
 	config.exhausted = BUFPOOL_FAIL;
 	config.flags = flags[_i / 2];
@@ -781,13 +783,68 @@ START_TEST(growth_at_each_failure)
 		must(drain(pool, BUFPOOL_CLASS_4K, bufs, 2) == 2);
 		reached = grow_with_failure(pool, n++, _i % 2);
 		bufpool_return(bufs[1]); /* it may be tried again */
-		must(drain(pool, BUFPOOL_CLASS_4K, bufs + 1, 8) == 7);
-		bufpool_return_bulk(bufs, 8);
+		must(drain(pool, BUFPOOL_CLASS_4K, bufs + 1, 14) == 13);
+		bufpool_return_bulk(bufs, 14);
 		destroy_whole(pool);
 	} while (reached);
 	ck_assert_int_gt(n, 4);
 	bufpool_thread_flush(NULL);
 	ck_assert_uint_le(mapped, mapped_before + (size_t) 64 * PAGE);
+}
+END_TEST
+
+/* Who found none when the class was smaller does not have it grow once more. */
+START_TEST(grown_already)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 2);
+	bufpool_t *pool;
+
+	config.max_count[BUFPOOL_CLASS_4K] = 8;
+	pool = make_pool(config);
+	must(bufpool_grow(pool, BUFPOOL_CLASS_4K, 1) == 0);
+	ck_assert(!bp_grow_exhausted(pool, 0, BUFPOOL_CLASS_4K, 2));
+	ck_assert_uint_eq(stats_of(pool).per_class[0].total, 3);
+	ck_assert(bp_may_grow(pool, BUFPOOL_CLASS_4K));
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* A child finds the tables as they were while another thread's growth was told of, but
+   not all of it was there yet: of the region itself, or of what it holds. */
+static void use_without_it(void *pool)
+{
+	bufpool_buf_t *bufs[9];
+
+	must(stats_of(pool).per_class[0].total == 2);
+	must(bufpool_regions(pool, NULL, 0) == 1);
+	must(drain(pool, BUFPOOL_CLASS_4K, bufs, 9) == 8);
+	bufpool_return_bulk(bufs, 8);
+	destroy_whole(pool);
+}
+
+START_TEST(half_a_growth)
+{
+	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, 2);
+	bufpool_t *pool;
+	struct region *r;
+	char text[4096];
+	int status;
+
+	config.max_count[BUFPOOL_CLASS_4K] = 8;
+	config.exhausted = BUFPOOL_FAIL;
+	pool = make_pool(config);
+	r = &pool->region[1];
+	r->bufs = pool->depot[0].bufs + 2;
+	r->count = _i ? 3 : 0;
+	pool->regions = pool->laid = 2;
+	pool->growing = 1;
+	status = run_child(use_without_it, pool, text, sizeof(text));
+	ck_assert_msg(status == 0, "wait status %#x: %s", (unsigned) status,
+	              text);
+	pool->growing = 0;
+	pool->regions = pool->laid = 1;
+	r->count = 0;
+	bufpool_destroy(pool);
 }
 END_TEST
 
@@ -1424,6 +1481,8 @@ int main(void)
 	tcase_add_loop_test(tc, child_without_a_region, 0, 2);
 	tcase_add_test(tc, create_cannot_populate);
 	tcase_add_loop_test(tc, growth_at_each_failure, 0, 8);
+	tcase_add_test(tc, grown_already);
+	tcase_add_loop_test(tc, half_a_growth, 0, 2);
 	tcase_add_test(tc, no_memory_for_a_cache);
 	tcase_add_loop_test(tc, heap_at_each_allocation, 0, 2);
 	tcase_add_test(tc, heap_by_turns);

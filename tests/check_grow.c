@@ -3,6 +3,8 @@
 #include "memory.h"
 
 #include <sched.h>
+#include <signal.h>
+#include <ucontext.h>
 
 
 enum { K = BUFPOOL_CLASS_4K, COUNT = 4, MOST = 10 };
@@ -478,6 +480,80 @@ START_TEST(outlives_its_pool)
 }
 END_TEST
 
+/* The address space goes, too, that was set apart and not used. */
+START_TEST(leaves_nothing)
+{
+	bufpool_config_t config = growing_class(BUFPOOL_CLASS_1M, _i, 20000);
+	long before = 0;
+
+	if (is_asan() || is_valgrind())
+		return;
+	for (int round = 0; round < 3; round++) {
+		bufpool_t *pool = make_pool(config);
+
+		must(bufpool_grow(pool, BUFPOOL_CLASS_1M, 2) == 0);
+		bufpool_destroy(pool);
+		if (round == 0)
+			before = number_in("/proc/self/status", "VmSize:");
+	}
+	ck_assert_int_gt(before, 0);
+	ck_assert_int_le(number_in("/proc/self/status", "VmSize:"),
+	                 before + 1024);
+}
+END_TEST
+
+#if defined(__x86_64__)
+
+/* The pool is grown by others after each instruction of a checkout in turn, the loop
+   index says with which of them one begins: it finds what came, or grows it further. */
+static struct {
+	bufpool_t *pool;
+	long steps, at;
+} amid;
+
+static void grow_amid(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *at = context;
+	int saved = errno;
+
+	(void) sig;
+	(void) info;
+	if (amid.steps++ != amid.at)
+		return;
+	at->uc_mcontext.gregs[REG_EFL] &= ~0x100; /* the rest at full speed */
+	bufpool_grow(amid.pool, K, 1);
+	errno = saved;
+}
+
+START_TEST(amid_a_checkout)
+{
+	const struct sigaction on = {.sa_sigaction = grow_amid,
+	                             .sa_flags = SA_SIGINFO};
+	bufpool_buf_t *first, *second;
+
+	if (is_valgrind())
+		return;
+	must(sigaction(SIGTRAP, &on, NULL) == 0);
+	for (amid.at = _i; amid.at < 1000; amid.at += 20) {
+		amid.pool = make_pool(growing(1, 20));
+		first = bufpool_try_checkout(amid.pool, 1);
+		amid.steps = 0;
+		__asm__ __volatile__("pushfq\n\torq $0x100, (%%rsp)\n\tpopfq" ::
+			                     : "memory", "cc");
+		second = bufpool_try_checkout(amid.pool, 1);
+		__asm__ __volatile__("pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq" ::
+			                     : "memory", "cc");
+		ck_assert_msg(second && second != first, "at %ld of %ld, %zu",
+		              amid.at, amid.steps, (size_t) total_of(amid.pool));
+		bufpool_return(second);
+		bufpool_return(first);
+		bufpool_destroy(amid.pool);
+	}
+}
+END_TEST
+
+#endif
+
 START_TEST(hardened)
 {
 	bufpool_t *pool = make_pool(with_flags(growing(COUNT, MOST),
@@ -537,6 +613,14 @@ static void grow_at_places(void *arg)
 	must(drain(pool, K, bufs, 3) == 3);
 	must(stats_of(pool).per_class[K].remote_hits == 1);
 	bufpool_return_bulk(bufs, 3);
+	end_grown(pool);
+	/* At the other one. */
+	pool = make_pool(config);
+	must(drain(pool, K, bufs, 5) == 5);
+	bufpool_return_bulk(bufs, 5);
+	must(drain(pool, K, bufs, 4) == 4);
+	must(stats_of(pool).per_class[K].remote_hits == 1);
+	bufpool_return_bulk(bufs, 4);
 	end_grown(pool);
 }
 
@@ -672,6 +756,10 @@ int main(void)
 	tcase_add_test(tc, trimmed);
 	tcase_add_loop_test(tc, forked, 0, 3);
 	tcase_add_test(tc, outlives_its_pool);
+	tcase_add_loop_test(tc, leaves_nothing, 0, 2);
+#if defined(__x86_64__)
+	tcase_add_loop_test(tc, amid_a_checkout, 0, 4);
+#endif
 	tcase_add_test(tc, hardened);
 	tcase_add_test(tc, at_the_place_that_lacks);
 	tcase_add_loop_test(tc, beside_others, 0, 3);
