@@ -483,6 +483,38 @@ START_TEST(no_huge_pages_beside_others)
 }
 END_TEST
 
+/* The same in a growth that fails after that; the next one is not there. */
+static int device_refuses;
+
+static void *attach_or_not(void *arg, const bufpool_region_t *region)
+{
+	errno = EXFULL;
+	return device_refuses-- == 1 ? BUFPOOL_ATTACH_FAILED
+	                             : (region->base ? arg : NULL);
+}
+
+START_TEST(growth_beside_others)
+{
+	bufpool_config_t cfg = class_config(BUFPOOL_CLASS_64K, 4);
+	bufpool_t *pool;
+
+	cfg.max_count[BUFPOOL_CLASS_64K] = 200;
+	cfg.flags = BUFPOOL_HUGEPAGES;
+	cfg.region_attach = attach_or_not;
+	pool = make_pool(cfg);
+	device_refuses = _i;
+	intrude = true;
+	must(bufpool_grow(pool, BUFPOOL_CLASS_64K, 4) == (_i ? -1 : 0));
+	intrude = false;
+	must(intruder && intruder_is_well());
+	must(bufpool_grow(pool, BUFPOOL_CLASS_64K, 4) == 0);
+	must(bufpool_grow(pool, BUFPOOL_CLASS_64K, 40) == 0);
+	must(intruder_is_well());
+	bufpool_destroy(pool);
+	must(intruder_is_well());
+}
+END_TEST
+
 /* In a child that has no memory for one of the regions. */
 struct bereft {
 	bufpool_t *pool;
@@ -1478,6 +1510,7 @@ int main(void)
 	tcase_add_loop_test(tc, create_at_each_call, 0, ARRAY_SIZE(creates));
 	tcase_add_test(tc, create_with_advice_refused);
 	tcase_add_test(tc, no_huge_pages_beside_others);
+	tcase_add_loop_test(tc, growth_beside_others, 0, 2);
 	tcase_add_loop_test(tc, child_without_a_region, 0, 2);
 	tcase_add_test(tc, create_cannot_populate);
 	tcase_add_loop_test(tc, growth_at_each_failure, 0, 8);
