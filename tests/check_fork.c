@@ -962,6 +962,7 @@ START_TEST(first_call_in_a_child)
 	use_in_threads(first.pool);
 	first.large = bufpool_checkout(first.pool, classes[3].size + 1);
 	first.buf = bufpool_checkout(first.pool, 1);
+	make_plentiful(first.pool); /* the threads may have exhausted it */
 	use_and_exit(first.pool);
 	must(cached_in(first.pool) > 0 || is_hardened());
 	if (calls[_i].call == by_arming || calls[_i].call == by_closing)
