@@ -503,7 +503,7 @@ static bool act_within(void (*call)(void), void (*act)(void), long at)
 
 static long stride(void)
 {
-	return is_scale("full") ? 1 : is_small() ? 37 : 7;
+	return is_scale("full") ? 1 : is_small() ? 37 : 19;
 }
 
 /*

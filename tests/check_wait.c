@@ -1139,11 +1139,15 @@ static struct {
 	bufpool_buf_t *buf, *two[2];
 } walk;
 
-static void on_step(int signo)
+static void on_step(int signo, siginfo_t *info, void *context)
 {
+	ucontext_t *at = context;
+
 	(void) signo;
+	(void) info;
 	if (walk.steps++ != walk.stop)
 		return;
+	at->uc_mcontext.gregs[REG_EFL] &= ~0x100; /* the rest at full speed */
 	walk.stopped = true;
 	while (!walk.go)
 		usleep(30);
@@ -1276,7 +1280,7 @@ static void end_walker(pthread_t thread)
 static void set_the_stage(const struct setting *setting,
                           const struct play *play)
 {
-	struct sigaction on = {.sa_handler = on_step};
+	struct sigaction on = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO};
 	bufpool_config_t config = class_config(BUFPOOL_CLASS_4K, play->count);
 
 	must(sigaction(SIGTRAP, &on, NULL) == 0);
@@ -1293,7 +1297,8 @@ static void set_the_stage(const struct setting *setting,
 /* Not each of all the steps, that takes too long; more where it matters. */
 static long next_stop(long stop, long all, bool matters, uint64_t *seed)
 {
-	long stride = matters ? all / 100 : all / 20;
+	long stride = matters ? all / (is_scale("full") ? 100 : 30)
+	                      : all / (is_scale("full") ? 20 : 8);
 
 	return stop + 1 + (long) (draw(seed) % (uint64_t) (stride + 1));
 }
