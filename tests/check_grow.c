@@ -447,6 +447,9 @@ START_TEST(forked)
 	bufpool_config_t config = growing(COUNT, MOST);
 	bufpool_buf_t *bufs[6];
 
+	/* Its mmap() does not find the place free, which is. */
+	if (_i == 1 && is_valgrind())
+		return;
 	family.most = _i == 2 ? 6 : MOST;
 	config = with_flags(config, _i == 1 ? BUFPOOL_DONTFORK : 0);
 	family.pool = make_pool(_i == 2 ? attached(config) : config);

@@ -42,7 +42,8 @@ Huge    8M stream  2  2
 END
 
 cd "$tmp/build"
-"$tmp/src/configure" -q --disable-static --with-classes="$tmp/three.def" \
+"$tmp/src/configure" -q --disable-static --disable-dependency-tracking \
+	--with-classes="$tmp/three.def" \
 	CC="$CC" CFLAGS="${CFLAGS:-} -O1 -g0" LDFLAGS="${LDFLAGS:-}" >log 2>&1 ||
 	fail "$(cat log)"
 $MAKE libbufpool.la >log 2>&1 || fail "$(cat log)"

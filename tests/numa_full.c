@@ -199,6 +199,51 @@ START_TEST(best_effort_is_honest)
 }
 END_TEST
 
+/* A growth of more than is left fails where it is strict, and leaves the class as it
+   was, for one that fits. */
+START_TEST(growth_is_refused)
+{
+	int size_class = variants[_i].size_class;
+	bufpool_config_t config =
+		big_config(size_class, 2 * MB, FULL,
+	                   variants[_i].flags | BUFPOOL_NUMA_STRICT);
+	size_t n = LOT / classes[size_class].size;
+	bufpool_t *pool;
+
+	config.max_count[size_class] = 2 * n;
+	pool = make_pool(config);
+	fill_node(8 * MB);
+	errno = 0;
+	must(bufpool_grow(pool, size_class, n) == -1 && errno == ENOMEM);
+	must(bufpool_regions(pool, NULL, 0) == 1);
+	must(stats_of(pool).per_class[size_class].total ==
+	     config.count[size_class]);
+	must(bufpool_grow(pool, size_class, MB / classes[size_class].size) == 0);
+	must(bufpool_regions(pool, NULL, 0) == 2);
+	check_within(pool, 1u << FULL);
+	bufpool_destroy(pool);
+}
+END_TEST
+
+/* By best effort it goes elsewhere, and says so. */
+START_TEST(growth_goes_elsewhere)
+{
+	int size_class = variants[_i].size_class;
+	bufpool_config_t config =
+		big_config(size_class, 2 * MB, FULL, variants[_i].flags);
+	size_t n = LOT / classes[size_class].size;
+	bufpool_t *pool;
+
+	config.max_count[size_class] = config.count[size_class] + n;
+	pool = make_pool(config);
+	fill_node(8 * MB);
+	must(bufpool_grow(pool, size_class, n) == 0);
+	check_truth(pool);
+	ck_assert_uint_gt(census(pool, size_class).on[0], 0);
+	destroy_whole(pool);
+}
+END_TEST
+
 /* More than the whole machine has. */
 START_TEST(beyond_the_machine)
 {
@@ -273,6 +318,8 @@ void add_full_cases(Suite *suite)
 	tcase_add_test(tcase, strict_fails_half_way);
 	tcase_add_loop_test(tcase, strict_takes_what_fits, 0, n);
 	tcase_add_loop_test(tcase, best_effort_is_honest, 0, n);
+	tcase_add_loop_test(tcase, growth_is_refused, 0, n);
+	tcase_add_loop_test(tcase, growth_goes_elsewhere, 0, n);
 	tcase_add_loop_test(tcase, beyond_the_machine, 0, 8);
 	tcase_add_loop_test(tcase, trimmed_then_full, 0, n);
 	tcase_add_loop_test(tcase, strays_trimmed_then_full, 0, n);

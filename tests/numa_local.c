@@ -96,6 +96,38 @@ START_TEST(served_from_own_node)
 }
 END_TEST
 
+/* Where all is out, the node grows whose thread has found none. */
+START_TEST(grows_where_it_lacks)
+{
+	const size_t more = 4;
+	bufpool_config_t config = class_config(size_class, total());
+	bufpool_buf_t *all[MOST], *bufs[4];
+	bufpool_t *pool;
+
+	config.numa_node = BUFPOOL_NUMA_LOCAL;
+	set_cache(&config, depths[_i]);
+	config.max_count[size_class] = 2 * MOST + 4 * MAX_NODES;
+	config.exhausted = BUFPOOL_FAIL;
+	for (int node = 0; node < MAX_NODES; node++) {
+		struct visit visit = { .pool = NULL, .node = node, .n = more };
+		size_t n;
+
+		if (!in(node, home_nodes()))
+			continue;
+		pool = visit.pool = make_pool(config);
+		n = drain(pool, size_class, all, total());
+		must(n == total());
+		run_thread(take_there, &visit);
+		memcpy(bufs, visit.bufs, sizeof(bufs));
+		must(visit.n == more);
+		check_on(bufs, more, node);
+		run_thread(return_there, &visit);
+		bufpool_return_bulk(all, n);
+		bufpool_destroy(pool);
+	}
+}
+END_TEST
+
 /* One at a time, again and again: whatever path a checkout takes. */
 START_TEST(served_from_own_node_one_by_one)
 {
@@ -362,6 +394,7 @@ void add_local_cases(Suite *suite)
 
 	tcase_add_loop_test(tcase, served_from_own_node, 0, n);
 	tcase_add_loop_test(tcase, served_from_own_node_one_by_one, 0, n);
+	tcase_add_loop_test(tcase, grows_where_it_lacks, 0, n);
 	tcase_add_loop_test(tcase, goes_home, 0, n);
 	tcase_add_loop_test(tcase, goes_home_frozen, 0, n);
 	tcase_add_loop_test(tcase, moved_thread, 0, n);
