@@ -2,16 +2,25 @@
 #include "depot.h"
 #include "stack.h"
 
+/* A batch on its way; of the depot, what is read for each of it, once. */
+struct batch {
+	struct bp_buf *bufs;
+	uint32_t *next;
+	struct bp_buf **out;
+};
+
 static uint32_t *next_of(const void *ctx, uint32_t number)
 {
-	const struct depot *depot = ctx;
+	const struct batch *batch = ctx;
 
-	return &depot->next[number];
+	return &batch->next[number];
 }
 
-static uint32_t number_of(const struct depot *depot, const struct bp_buf *d)
+static void take_out(const void *ctx, unsigned i, uint32_t number)
 {
-	return (uint32_t) (d - depot->bufs);
+	const struct batch *batch = ctx;
+
+	batch->out[i] = &batch->bufs[number];
 }
 
 /* The stack of a shard, of which there may be fewer than threads have chosen. */
@@ -46,27 +55,26 @@ void bp_depot_init(struct depot *depot, struct bp_buf *bufs, uint32_t *next,
 unsigned bp_depot_take(struct depot *depot, unsigned shard, struct bp_buf **out,
                        unsigned n)
 {
-	uint32_t number[BP_SLOTS];
+	const struct batch batch = { depot->bufs, depot->next, out };
 	unsigned shards = shard == DEPOT_COLD ? 1 : depot->shards;
 	unsigned got = 0;
 
 	if (n > BP_SLOTS)
 		n = BP_SLOTS;
 	for (unsigned i = 0; i < shards && got == 0; i++)
-		got = stack_pop(stack_of(depot, shard + i), next_of, depot,
-		                number, n);
-	for (unsigned i = 0; i < got; i++)
-		out[i] = &depot->bufs[number[i]];
+		got = stack_pop(stack_of(depot, shard + i), next_of, take_out,
+		                &batch, n);
 	return got;
 }
 
 struct bp_buf *bp_depot_take_one(struct depot *depot, unsigned shard)
 {
+	const struct batch one = { depot->bufs, depot->next, NULL };
 	unsigned shards = shard == DEPOT_COLD ? 1 : depot->shards;
 
 	for (unsigned i = 0; i < shards; i++) {
 		uint32_t number = stack_pop_one(stack_of(depot, shard + i),
-		                                depot->next);
+		                                next_of, &one);
 
 		if (CK_CC_LIKELY(number != STACK_NIL))
 			return &depot->bufs[number];
@@ -88,11 +96,17 @@ struct bp_buf *bp_depot_see_one(const struct depot *depot)
 bool bp_depot_give(struct depot *depot, unsigned shard, struct bp_buf *const *bufs,
                    unsigned n)
 {
-	for (unsigned i = 0; i + 1 < n; i++)
-		ck_pr_store_32(&depot->next[number_of(depot, bufs[i])],
-		               number_of(depot, bufs[i + 1]));
-	return stack_push(stack_of(depot, shard), number_of(depot, bufs[0]),
-	                  &depot->next[number_of(depot, bufs[n - 1])]);
+	const struct bp_buf *from = depot->bufs;
+	uint32_t *next = depot->next;
+	uint32_t first = (uint32_t) (bufs[0] - from), last = first;
+
+	for (unsigned i = 1; i < n; i++) {
+		uint32_t number = (uint32_t) (bufs[i] - from);
+
+		ck_pr_store_32(&next[last], number);
+		last = number;
+	}
+	return stack_push(stack_of(depot, shard), first, &next[last]);
 }
 
 uint64_t bp_depot_close(struct depot *depot)

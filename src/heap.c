@@ -103,13 +103,13 @@ static bool has_too_many_spare(const struct stock *stock, size_t size)
 static void shrink(struct stock *stock, unsigned s)
 {
 	size_t size = own_size(s);
-	uint32_t number;
 
 	for (int i = 0; i < 2 && has_too_many_spare(stock, size); i++) {
-		struct bp_buf *d;
+		uint32_t number = stack_pop_one(&stock->free, link_of, stock);
 		uint64_t *to = &stock->cold;
+		struct bp_buf *d;
 
-		if (stack_pop(&stock->free, link_of, stock, &number, 1) == 0)
+		if (number == STACK_NIL)
 			return;
 		d = descriptor(stock, number);
 		if (bp_drop(own_memory(stock, s, d), size))
@@ -171,11 +171,13 @@ static struct bp_buf *descriptor_take(struct heap *heap, unsigned s)
 	uint32_t number;
 
 	for (;;) {
-		if (stack_pop(&stock->free, link_of, stock, &number, 1) > 0) {
+		number = stack_pop_one(&stock->free, link_of, stock);
+		if (number != STACK_NIL) {
 			ck_pr_dec_64(&stock->spare);
 			break;
 		}
-		if (stack_pop(&stock->cold, link_of, stock, &number, 1) > 0)
+		number = stack_pop_one(&stock->cold, link_of, stock);
+		if (number != STACK_NIL)
 			break;
 		if (!grow(heap, s))
 			return NULL;

@@ -35,6 +35,7 @@
 #define STACK_BITS 24
 
 typedef uint32_t *stack_link_fn(const void *ctx, uint32_t number);
+typedef void stack_got_fn(const void *ctx, unsigned i, uint32_t number);
 
 static inline uint32_t stack_top(uint64_t head)
 {
@@ -67,33 +68,37 @@ static inline bool stack_push(uint64_t *head, uint32_t first,
 	return true;
 }
 
-/* Take up to n numbers, the top first; returns how many. */
+/*
+ * Take up to n numbers, the top first; returns how many.  got() is told each, the
+ * i-th, on the way, as there is time for that between two links: anew if others
+ * were faster, so that only those count that were told last.
+ */
 static inline unsigned stack_pop(uint64_t *head, stack_link_fn *link,
-                                 const void *ctx, uint32_t *out, unsigned n)
+                                 stack_got_fn *got, const void *ctx, unsigned n)
 {
 	uint64_t was = ck_pr_load_64(head);
 	uint32_t top;
-	unsigned got;
+	unsigned i;
 
 	do {
 		/* A link is read through the number before it: the address
 		   dependency orders it behind the load of that number. */
 		top = stack_top(was);
-		for (got = 0; got < n && top < STACK_CLOSED; got++) {
-			out[got] = top;
+		for (i = 0; i < n && top < STACK_CLOSED; i++) {
+			got(ctx, i, top);
 			top = ck_pr_load_32(link(ctx, top));
 		}
-		if (got == 0)
+		if (i == 0)
 			return 0;
 	} while (!ck_pr_cas_64_value(head, was, stack_next(was, top), &was));
 	/* The numbers before what the giver did ahead of its push. */
 	ck_pr_fence_acquire();
-	return got;
+	return i;
 }
 
-/* Take the top one of those that are linked through next[]; STACK_NIL: there is
-   none. */
-static inline uint32_t stack_pop_one(uint64_t *head, uint32_t *next)
+/* Take the top one; STACK_NIL: there is none. */
+static inline uint32_t stack_pop_one(uint64_t *head, stack_link_fn *link,
+                                     const void *ctx)
 {
 	uint64_t was = ck_pr_load_64(head);
 	uint32_t top;
@@ -103,7 +108,8 @@ static inline uint32_t stack_pop_one(uint64_t *head, uint32_t *next)
 		if (top >= STACK_CLOSED)
 			return STACK_NIL;
 	} while (!ck_pr_cas_64_value(
-		head, was, stack_next(was, ck_pr_load_32(&next[top])), &was));
+		head, was, stack_next(was, ck_pr_load_32(link(ctx, top))),
+		&was));
 	ck_pr_fence_acquire();
 	return top;
 }
