@@ -142,25 +142,32 @@ private:
 	throw std::system_error(errno, std::generic_category(), call);
 }
 
-/* The owner of what a call has returned; */
-template <class Owner, class Handle> Owner made(Handle handle, const char *call)
+/* Whether a call has returned something; */
+inline bool is_made(const void *handle) noexcept
 {
-	Owner owner(handle);
-
-	if (!owner)
-		fail(call);
-	return owner;
+	return handle != nullptr;
 }
 
-/* the same for std::nothrow. */
+inline bool is_made(const bufpool_slice_t &s) noexcept
+{
+	return s.owner != nullptr;
+}
+
+/* its owner, */
+template <class Owner, class Handle> Owner made(Handle handle, const char *call)
+{
+	if (!is_made(handle))
+		fail(call);
+	return Owner(handle);
+}
+
+/* and the same for std::nothrow. */
 template <class Owner, class Handle>
 std::optional<Owner> made(std::nothrow_t, Handle handle) noexcept
 {
-	Owner owner(handle);
-
-	if (!owner)
+	if (!is_made(handle))
 		return std::nullopt;
-	return owner;
+	return std::optional<Owner>(std::in_place, handle);
 }
 
 /* What the data() and size() of T are good for. */

@@ -7,7 +7,7 @@ set -eu
 
 src=${abs_srcdir:-$PWD}
 build=${abs_builddir:-$PWD}
-MAKE=${MAKE:-make} CC=${CC:-cc} CXX=${CXX:-c++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
+MAKE=${MAKE:-make} CC=${CC:-cc} CXX=${CXX-c++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
 NM=${NM:-nm}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -92,17 +92,29 @@ cflags=$($PKG_CONFIG --cflags bufpool)
 			sed 's/-lbufpool/-l:libbufpool.a/')
 	$CC $flags $cflags "$src/examples/fanout.c" "$src/examples/common.c" \
 		-pthread -o "$tmp/example" $($PKG_CONFIG --libs bufpool)
-	$CXX $cxxflags $cflags "$tmp/user.cc" -o "$tmp/cxx" \
-		$($PKG_CONFIG --libs bufpool)
-	$CXX $cxxflags $cflags $hwloc_cflags "$tmp/hwloc.cc" -o "$tmp/hwloc" \
-		$($PKG_CONFIG --libs bufpool) $hwloc_libs
 }
-for program in shared static cxx hwloc; do
+programs='shared static'
+if [ -n "$CXX" ]; then
+	# shellcheck disable=SC2086
+	{
+		$CXX $cxxflags $cflags "$tmp/user.cc" -o "$tmp/cxx" \
+			$($PKG_CONFIG --libs bufpool)
+		$CXX $cxxflags $cflags $hwloc_cflags "$tmp/hwloc.cc" \
+			-o "$tmp/hwloc" $($PKG_CONFIG --libs bufpool) $hwloc_libs
+	}
+	programs="$programs cxx hwloc"
+else
+	echo 'install.sh: no C++ compiler: C++ is left out'
+fi
+for program in $programs; do
 	"$tmp/$program" || fail "the $program program exits with $?"
 done
 "$tmp/example" --version >/dev/null || fail "the example exits with $?"
 ldd "$tmp/shared" | grep -q libbufpool || fail 'not linked with the library'
 ! ldd "$tmp/static" | grep -q libbufpool || fail 'not linked statically'
+
+[ -e "$(dirname "$(find "$tmp/root" -name bufpool.h)")/bufpool.hpp" ] ||
+	fail 'no bufpool.hpp beside bufpool.h'
 
 # Nothing of ck reaches users: its Cflags are for x86-64 only.
 case $cflags in *-D__*) fail "Cflags: $cflags" ;; esac

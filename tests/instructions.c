@@ -10,6 +10,9 @@
 
 #define BULK 32
 
+/* instructions.cc */
+void cxx_checked(bufpool_t *pool);
+
 static void nothing(bufpool_t *pool)
 {
 	(void) pool;
@@ -18,6 +21,15 @@ static void nothing(bufpool_t *pool)
 static void by_size(bufpool_t *pool)
 {
 	bufpool_return(bufpool_checkout(pool, 4096));
+}
+
+static void checked(bufpool_t *pool)
+{
+	bufpool_buf_t *buf = bufpool_checkout(pool, 4096);
+
+	if (buf == NULL)
+		abort();
+	bufpool_return(buf);
 }
 
 static void by_class(bufpool_t *pool)
@@ -46,11 +58,15 @@ static const struct {
 } operations[] = {
 	{"nothing", nothing, 0},
 	{"checkout", by_size, BUFPOOL_CACHE_AUTO},
+	{"checked", checked, BUFPOOL_CACHE_AUTO},
 	{"checkout_4k", by_class, BUFPOOL_CACHE_AUTO},
 	{"frozen", frozen, BUFPOOL_CACHE_AUTO},
 	{"bulk", bulk, BUFPOOL_CACHE_AUTO},
 	{"depot", by_size, 0},
 	{"depot-bulk", bulk, 0},
+#ifdef WITH_CXX
+	{"c++", cxx_checked, BUFPOOL_CACHE_AUTO},
+#endif
 };
 /* clang-format on */
 

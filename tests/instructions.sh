@@ -12,14 +12,18 @@ set -eu
 # Operation, the most instructions it may take, and what it is.  Per buffer in
 # bulk operations.  Lower one when the code has become better.
 ceilings='
-checkout     48   a pair from the thread cache, bufpool_checkout(pool, 4096)
-inline       42   the same, inlined (-DBUFPOOL_INLINE)
-checkout_4k  48   the same, bufpool_checkout_4k(pool)
-frozen       126  checkout_4k, freeze, unref
-bulk         39   a pair from the thread cache, 32 at once
-inline-bulk  36   the same, inlined
-depot        370  a pair without a thread cache
-depot-bulk   140  the same, 32 at once
+checkout       48   a pair from the thread cache, bufpool_checkout(pool, 4096)
+inline         42   the same, inlined (-DBUFPOOL_INLINE)
+checked        50   the same, and looks whether it has got one
+c++            50   the same, by <bufpool.hpp>
+inline-checked 42   the two, inlined: in C,
+inline-c++     42   ... by <bufpool.hpp>
+checkout_4k    48   as the first, bufpool_checkout_4k(pool)
+frozen         126  checkout_4k, freeze, unref
+bulk           39   a pair from the thread cache, 32 at once
+inline-bulk    36   the same, inlined
+depot          370  a pair without a thread cache
+depot-bulk     140  the same, 32 at once
 '
 n=1000
 
@@ -47,10 +51,18 @@ sources=$(find "$src/src" -name '*.c' ! -name checkout.c)
 $CC $flags -shared -fPIC -ftls-model=initial-exec -fvisibility=hidden -pthread \
 	-o "$tmp/libbufpool.so" $sources "$build/src/checkout.c" \
 	${CK_LIBS:--lck} ${HWLOC_LIBS:--lhwloc}
+CXX=${CXX-c++}
 for inlined in '' -DBUFPOOL_INLINE; do
+	cxx=
+	if [ -n "$CXX" ]; then
+		# shellcheck disable=SC2086
+		$CXX -std=c++17 ${flags#-std=gnu11} $inlined \
+			-c "$src/tests/instructions.cc" -o "$tmp/cxx.o"
+		cxx="-DWITH_CXX $tmp/cxx.o -lstdc++"
+	fi
 	# shellcheck disable=SC2086
 	$CC $flags $inlined -o "$tmp/instructions$inlined" \
-		"$src/tests/instructions.c" "$tmp/libbufpool.so" \
+		"$src/tests/instructions.c" $cxx "$tmp/libbufpool.so" \
 		-Wl,-rpath,"$tmp"
 done
 
@@ -77,17 +89,22 @@ each() {
 }
 
 loop=$(each nothing)
-printf '%-12s %12s %8s\n' operation instructions ceiling
+printf '%-14s %12s %8s\n' operation instructions ceiling
 failed=0
 while read -r operation ceiling what; do
 	[ -n "$operation" ] || continue
+	case $operation:$CXX in *c++:)
+		echo "$operation: left out: no C++ compiler"
+		continue
+		;;
+	esac
 	case $operation in *bulk*) per=32 ;; *) per=1 ;; esac
 	all=$(each "$operation")
 	awk -v all=$((all - loop)) -v n=$((n * per)) -v most="$ceiling" \
 		-v operation="$operation" -v what="$what" 'BEGIN {
 			each = all / n
 			many = each > most + 0.1
-			printf "%-12s %12.1f %8d  %s%s\n", operation, each,
+			printf "%-14s %12.1f %8d  %s%s\n", operation, each,
 				most, what, many ? ": TOO MANY" : ""
 			exit many
 		}' || failed=1

@@ -6,7 +6,7 @@ set -eu
 
 src=${abs_srcdir:-$PWD}
 build=${abs_builddir:-$PWD}
-CC=${CC:-cc}
+CC=${CC:-cc} CXX=${CXX-c++}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
@@ -15,28 +15,37 @@ fail() {
 	exit 1
 }
 
-# Each ```c block compiles by itself.  Those with a main() are programs.
+# Each ```c and ```cpp block compiles by itself.  Those with a main() are programs.
 awk -v dir="$tmp" '
-	/^```c$/ { on = 1; n++; next }
+	/^```(c|cpp)$/ { on = 1; n++; file = dir "/" n "." substr($0, 4); next }
 	/^```$/ { on = 0 }
-	on { print > (dir "/" n ".c") }' "$src/README.md"
+	on { print > file }' "$src/README.md"
 [ -e "$tmp/1.c" ] || fail 'no example'
 [ "$(wc -l <"$tmp/1.c")" -le 15 ] || fail 'the first example is too long'
 ran=0
-for c in "$tmp"/*.c; do
+for c in "$tmp"/*.c "$tmp"/*.cpp; do
 	if grep -q liburing.h "$c" && [ -z "${URING_LIBS:-}" ]; then
 		echo 'readme.sh: without liburing, one block is left out'
 		continue
 	fi
+	compiler="$CC ${CFLAGS:-}"
+	case $c in *.cpp)
+		if ! echo | $CXX -std=c++17 -x c++ -fsyntax-only - 2>/dev/null; then
+			echo 'readme.sh: without C++17, one block is left out'
+			continue
+		fi
+		compiler="$CXX -std=c++17 ${CXXFLAGS:-}"
+		;;
+	esac
 	# shellcheck disable=SC2086
-	$CC -Wall -Wextra -Werror ${CFLAGS:-} ${URING_CFLAGS:-} \
-		-I"$src/include" -I"$build/include" -c "$c" -o "${c%.c}.o" ||
+	$compiler -Wall -Wextra -Werror ${URING_CFLAGS:-} \
+		-I"$src/include" -I"$build/include" -c "$c" -o "${c%.*}.o" ||
 		fail "$(cat "$c"): does not compile"
 	grep -q '^int main(' "$c" || continue
 	# shellcheck disable=SC2086
-	$CC ${CFLAGS:-} "${c%.c}.o" -o "${c%.c}" -L"$build/.libs" -lbufpool \
+	$compiler "${c%.*}.o" -o "${c%.*}" -L"$build/.libs" -lbufpool \
 		-Wl,-rpath,"$build/.libs" || fail "$(cat "$c"): does not link"
-	echo 'some input' | "${c%.c}" >"$tmp/out" ||
+	echo 'some input' | "${c%.*}" >"$tmp/out" ||
 		fail "$(cat "$c"): exits with $?"
 	# Those that read copy.
 	! grep -q 'read(0' "$c" || [ "$(cat "$tmp/out")" = 'some input' ] ||
