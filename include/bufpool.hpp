@@ -655,6 +655,7 @@ private:
 		const int saved = errno;
 		const buffer buf(bufpool_buf_at(pool_, p));
 
+		errno = saved;
 		if (!buf)
 			upstream_->deallocate(p, size, alignment);
 	}
