@@ -325,7 +325,7 @@ void iterating()
 		});
 	CHECK(sum == 255 * 256 / 2);
 	buf.resize(1);
-	CHECK(seen.end() - seen.begin() == 1);
+	CHECK(seen.end() - seen.begin() == 1 && buf.end() - buf.begin() == 1);
 #ifdef __cpp_lib_span
 	buf.resize(256);
 	std::span<std::byte> all = buf;
@@ -355,6 +355,19 @@ void erased()
 	auto buf = pool.checkout(page);
 	CHECK(std::all_of(buf.begin(), buf.end(),
 			  [](std::byte b) { return b == std::byte{ 0 }; }));
+}
+
+/* Where checkout goes to the heap, try_checkout does not. */
+void trying()
+{
+	auto config = config_of(1, 0);
+
+	config.exhausted = BUFPOOL_HEAP;
+	auto pool = bufpool::pool::create(config);
+	auto last = pool.try_checkout(1);
+	CHECK(pool.checkout(1).size() == 1);
+	THROWS(ENOBUFS, pool.try_checkout(1));
+	REFUSED(ENOBUFS, pool.try_checkout(std::nothrow, 1));
 }
 
 /* ------------------------------------------------------------------- errors */
@@ -807,6 +820,7 @@ int main()
 	iterating();
 	text_is_viewed();
 	erased();
+	trying();
 	errors_are_thrown();
 	errors_are_returned();
 	a_throw_loses_nothing();
